@@ -1,0 +1,337 @@
+//! Memory that somebody else may be changing: another process, another thread, or the kernel.
+//!
+//! Nothing here hands out a reference to the bytes. They are loaded and stored as atomic words or
+//! copied word by word, so that a racing writer makes a copy torn but never undefined; the callers
+//! find a torn copy by what they check afterwards (time stamp and commit of the page, checksums).
+
+use alloc::boxed::Box;
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+
+/// Memory that can be read. Offsets and lengths are in bytes.
+///
+/// All methods panic when a range is outside the memory or a word is not aligned to its size:
+/// callers check untrusted offsets against the layout before they come here.
+pub trait Memory {
+    /// Length in bytes.
+    fn len(&self) -> usize;
+    /// Whether the memory has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Loads a little-endian word, relaxed.
+    fn load_u32(&self, offset: usize) -> u32;
+    /// Loads a little-endian word, relaxed.
+    fn load_u64(&self, offset: usize) -> u64;
+    /// Loads a little-endian word; pairs with [`MemoryMut::store_u64_release`].
+    fn load_u64_acquire(&self, offset: usize) -> u64 {
+        let value = self.load_u64(offset);
+        fence(Ordering::Acquire);
+        value
+    }
+    /// Copies bytes out. The copy is torn where another writer is at work.
+    fn read(&self, offset: usize, out: &mut [u8]);
+}
+
+/// Memory that can be written, through a shared reference: the bytes are shared anyway.
+pub trait MemoryMut: Memory {
+    /// Stores a little-endian word, relaxed.
+    fn store_u32(&self, offset: usize, value: u32);
+    /// Stores a little-endian word, relaxed.
+    fn store_u64(&self, offset: usize, value: u64);
+    /// Stores a little-endian word after everything stored before it; pairs with
+    /// [`Memory::load_u64_acquire`].
+    fn store_u64_release(&self, offset: usize, value: u64) {
+        fence(Ordering::Release);
+        self.store_u64(offset, value);
+    }
+    /// Copies bytes in.
+    fn write(&self, offset: usize, bytes: &[u8]);
+    /// Makes `len` bytes zero.
+    fn zero(&self, offset: usize, len: usize) {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let mut done = 0;
+        while done < len {
+            let step = (len - done).min(ZEROS.len());
+            self.write(offset + done, &ZEROS[..step]);
+            done += step;
+        }
+    }
+}
+
+impl<M: Memory + ?Sized> Memory for &M {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+    fn load_u32(&self, offset: usize) -> u32 {
+        (**self).load_u32(offset)
+    }
+    fn load_u64(&self, offset: usize) -> u64 {
+        (**self).load_u64(offset)
+    }
+    fn load_u64_acquire(&self, offset: usize) -> u64 {
+        (**self).load_u64_acquire(offset)
+    }
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        (**self).read(offset, out);
+    }
+}
+
+impl<M: MemoryMut + ?Sized> MemoryMut for &M {
+    fn store_u32(&self, offset: usize, value: u32) {
+        (**self).store_u32(offset, value);
+    }
+    fn store_u64(&self, offset: usize, value: u64) {
+        (**self).store_u64(offset, value);
+    }
+    fn store_u64_release(&self, offset: usize, value: u64) {
+        (**self).store_u64_release(offset, value);
+    }
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        (**self).write(offset, bytes);
+    }
+    fn zero(&self, offset: usize, len: usize) {
+        (**self).zero(offset, len);
+    }
+}
+
+/// Mapped memory: a pointer and a length.
+///
+/// *Invariants*
+/// 1. `base` is aligned to 8 and valid for reads and writes of `len` bytes for `'m`.
+/// 2. Whoever else accesses these bytes during `'m` does so with atomic or volatile accesses, is
+///    another process, or is the kernel; no Rust reference to them exists.
+/// 3. `len` fits an `isize`.
+#[derive(Debug, Clone, Copy)]
+pub struct RawMemory<'m> {
+    base: *mut u8,
+    len: usize,
+    lifetime: PhantomData<&'m AtomicU8>,
+}
+
+// SAFETY: by invariant 2 every access is atomic or foreign, so it may come from any thread.
+unsafe impl Send for RawMemory<'_> {}
+// SAFETY: as for Send.
+unsafe impl Sync for RawMemory<'_> {}
+
+impl RawMemory<'_> {
+    /// Wraps mapped memory.
+    ///
+    /// A read-only mapping may be wrapped too if nothing calls the methods of [`MemoryMut`].
+    ///
+    /// # Safety
+    ///
+    /// The invariants of [`RawMemory`] must hold for `'m`.
+    #[must_use]
+    pub unsafe fn new(base: *mut u8, len: usize) -> Self {
+        assert!(
+            base.addr().is_multiple_of(8),
+            "mapped memory is page aligned"
+        );
+        Self {
+            base,
+            len,
+            lifetime: PhantomData,
+        }
+    }
+
+    fn at(&self, offset: usize, len: usize, align: usize) -> *mut u8 {
+        assert!(
+            offset <= self.len && len <= self.len - offset && offset.is_multiple_of(align),
+            "{len} bytes at {offset:#x} are outside of {:#x} bytes or not aligned",
+            self.len
+        );
+        // SAFETY: 1 and 3: the offset is inside the memory, as just checked.
+        unsafe { self.base.add(offset) }
+    }
+
+    fn word_u32(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: 1: in bounds and aligned, checked by `at`; 2: only atomics are made of it.
+        unsafe { AtomicU32::from_ptr(self.at(offset, 4, 4).cast()) }
+    }
+
+    fn word_u64(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: 1: in bounds and aligned, checked by `at`; 2: only atomics are made of it.
+        unsafe { AtomicU64::from_ptr(self.at(offset, 8, 8).cast()) }
+    }
+
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        // SAFETY: 1: in bounds, checked by `at`; 2: only atomics are made of it.
+        unsafe { AtomicU8::from_ptr(self.at(offset, 1, 1)) }
+    }
+}
+
+/// Splits `len` bytes at `offset` into unaligned bytes, whole words, and the bytes after them.
+fn split_words(offset: usize, len: usize) -> (usize, usize) {
+    let head = offset.wrapping_neg() % 8;
+    if head >= len {
+        (len, 0)
+    } else {
+        (head, (len - head) / 8)
+    }
+}
+
+impl Memory for RawMemory<'_> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn load_u32(&self, offset: usize) -> u32 {
+        u32::from_le(self.word_u32(offset).load(Ordering::Relaxed))
+    }
+
+    fn load_u64(&self, offset: usize) -> u64 {
+        u64::from_le(self.word_u64(offset).load(Ordering::Relaxed))
+    }
+
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        self.at(offset, out.len(), 1);
+        let (head, words) = split_words(offset, out.len());
+        let (first, rest) = out.split_at_mut(head);
+        let (middle, last) = rest.split_at_mut(words * 8);
+        for (i, byte) in first.iter_mut().enumerate() {
+            *byte = self.byte(offset + i).load(Ordering::Relaxed);
+        }
+        if words > 0 {
+            let base = self.at(offset + head, words * 8, 8).cast::<u64>();
+            for (i, word) in middle.chunks_exact_mut(8).enumerate() {
+                // SAFETY: 1: the range of `words` words was checked above; 2: atomic access.
+                let value = unsafe { AtomicU64::from_ptr(base.add(i)) }.load(Ordering::Relaxed);
+                word.copy_from_slice(&u64::from_le(value).to_le_bytes());
+            }
+        }
+        for (i, byte) in last.iter_mut().enumerate() {
+            *byte = self
+                .byte(offset + head + words * 8 + i)
+                .load(Ordering::Relaxed);
+        }
+    }
+}
+
+impl MemoryMut for RawMemory<'_> {
+    fn store_u32(&self, offset: usize, value: u32) {
+        self.word_u32(offset)
+            .store(value.to_le(), Ordering::Relaxed);
+    }
+
+    fn store_u64(&self, offset: usize, value: u64) {
+        self.word_u64(offset)
+            .store(value.to_le(), Ordering::Relaxed);
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        self.at(offset, bytes.len(), 1);
+        let (head, words) = split_words(offset, bytes.len());
+        let (first, rest) = bytes.split_at(head);
+        let (middle, last) = rest.split_at(words * 8);
+        for (i, &byte) in first.iter().enumerate() {
+            self.byte(offset + i).store(byte, Ordering::Relaxed);
+        }
+        if words > 0 {
+            let base = self.at(offset + head, words * 8, 8).cast::<u64>();
+            for (i, word) in middle.as_chunks::<8>().0.iter().enumerate() {
+                let value = u64::from_le_bytes(*word).to_le();
+                // SAFETY: 1: the range of `words` words was checked above; 2: atomic access.
+                unsafe { AtomicU64::from_ptr(base.add(i)) }.store(value, Ordering::Relaxed);
+            }
+        }
+        for (i, &byte) in last.iter().enumerate() {
+            self.byte(offset + head + words * 8 + i)
+                .store(byte, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Memory on the heap, for tests and for regions that are read from a file or made in memory.
+#[derive(Debug)]
+pub struct HeapMemory {
+    words: Box<[AtomicU64]>,
+    len: usize,
+}
+
+impl HeapMemory {
+    /// `len` zero bytes.
+    #[must_use]
+    pub fn new(len: usize) -> Self {
+        Self {
+            words: (0..len.div_ceil(8)).map(|_| AtomicU64::new(0)).collect(),
+            len,
+        }
+    }
+
+    /// A copy of `bytes`.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let memory = Self::new(bytes.len());
+        memory.write(0, bytes);
+        memory
+    }
+
+    /// A copy of the whole memory.
+    #[must_use]
+    pub fn to_vec(&self) -> alloc::vec::Vec<u8> {
+        let mut out = alloc::vec![0; self.len];
+        self.read(0, &mut out);
+        out
+    }
+
+    fn raw(&self) -> RawMemory<'_> {
+        // SAFETY: 1: the words are allocated, aligned to 8, and cover `len`; they live as long as
+        // `self` is borrowed, and atomics may be written through a shared reference; 2: they are
+        // only accessed here, as atomics; 3: the allocation is no larger than an isize.
+        unsafe { RawMemory::new(self.words.as_ptr().cast_mut().cast(), self.len) }
+    }
+}
+
+impl Memory for HeapMemory {
+    fn len(&self) -> usize {
+        self.len
+    }
+    fn load_u32(&self, offset: usize) -> u32 {
+        self.raw().load_u32(offset)
+    }
+    fn load_u64(&self, offset: usize) -> u64 {
+        self.raw().load_u64(offset)
+    }
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        self.raw().read(offset, out);
+    }
+}
+
+impl MemoryMut for HeapMemory {
+    fn store_u32(&self, offset: usize, value: u32) {
+        self.raw().store_u32(offset, value);
+    }
+    fn store_u64(&self, offset: usize, value: u64) {
+        self.raw().store_u64(offset, value);
+    }
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        self.raw().write(offset, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn copies_of_every_alignment_and_length_round_trip() {
+        let memory = HeapMemory::new(64);
+        for offset in 0..16 {
+            for len in 0..40 {
+                let bytes: Vec<u8> = (0..len).map(|i| (offset * 7 + i) as u8).collect();
+                memory.write(offset, &bytes);
+                let mut back = alloc::vec![0xaa; len];
+                memory.read(offset, &mut back);
+                assert_eq!(back, bytes, "offset {offset} length {len}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "outside of")]
+    fn a_range_that_overflows_panics() {
+        HeapMemory::new(64).read(usize::MAX - 3, &mut [0; 8]);
+    }
+}

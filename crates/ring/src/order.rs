@@ -1,0 +1,211 @@
+//! Putting sub-buffers in order by what is valid.
+//!
+//! The kernel trusts `head_buffer` and `commit_buffer`, walks, and compares each sub-buffer only
+//! with the one before, so one wrong time stamp costs all later sub-buffers. Here the longest
+//! chain of sub-buffers whose times fit is kept, whatever the pointers say, and only the others
+//! are rejected.
+
+use alloc::vec::Vec;
+
+/// A sub-buffer's time range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Time stamp of the sub-buffer.
+    pub(crate) first: u64,
+    /// Time of its last record.
+    pub(crate) last: u64,
+    /// Whether a seal proves the times: such a one is never rejected for the sake of others.
+    pub(crate) proven: bool,
+}
+
+impl Span {
+    fn duration(&self) -> u64 {
+        self.last.saturating_sub(self.first)
+    }
+}
+
+/// Rotates `ring` so that it begins with the oldest sub-buffer.
+///
+/// In a healthy ring that is the one behind the commit page, where the ring is cut when this is
+/// called. If the pointer was damaged, the cut is where time descends.
+pub(crate) fn rotate_to_oldest<T: Copy>(ring: &mut [T], span: impl Fn(&T) -> Span) {
+    let descents: Vec<usize> = (1..ring.len())
+        .filter(|&i| span(&ring[i]).first < span(&ring[i - 1]).first)
+        .take(MAX_DESCENTS)
+        .collect();
+    if descents.is_empty() {
+        return;
+    }
+    let kept_from = |start: usize| {
+        let rotated: Vec<Span> = ring[start..]
+            .iter()
+            .chain(&ring[..start])
+            .map(&span)
+            .collect();
+        chain(&rotated).iter().filter(|&&kept| kept).count()
+    };
+    let mut best = (kept_from(0), 0);
+    for &start in &descents {
+        let kept = kept_from(start);
+        if kept > best.0 {
+            best = (kept, start);
+        }
+    }
+    ring.rotate_left(best.1);
+}
+
+/// A ring that descends more often is damaged beyond a wrong pointer.
+const MAX_DESCENTS: usize = 8;
+
+/// Which of `spans`, given in ring order, are kept: the most that are in order of time.
+///
+/// Two neighbours are in order if the second does not end before the first begins. The most are
+/// kept; of equally many, those that end up closest together, since a damaged time stamp is
+/// seldom close to the others.
+pub(crate) fn chain(spans: &[Span]) -> Vec<bool> {
+    let mut kept = alloc::vec![true; spans.len()];
+    if spans.windows(2).all(|pair| pair[0].first <= pair[1].first) {
+        reject_overlaps(spans, &mut kept);
+        return kept;
+    }
+    longest(spans, &mut kept);
+    reject_overlaps(spans, &mut kept);
+    kept
+}
+
+/// A chain of sub-buffers, compared by what makes it better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Score {
+    proven: u32,
+    len: u32,
+    /// Time of its first sub-buffer: later is closer to its end.
+    start: u64,
+}
+
+/// Keeps the longest chain of non-decreasing time stamps.
+fn longest(spans: &[Span], kept: &mut [bool]) {
+    let mut times: Vec<u64> = spans.iter().map(|span| span.first).collect();
+    times.sort_unstable();
+    times.dedup();
+    // For each time, the best chain that ends at or before it: a Fenwick tree of maxima.
+    let mut tree: Vec<(Score, usize)> =
+        alloc::vec![(Score::default(), usize::MAX); times.len() + 1];
+    let mut chains: Vec<(Score, usize)> = Vec::with_capacity(spans.len());
+    for (i, span) in spans.iter().enumerate() {
+        let rank = times.partition_point(|&time| time <= span.first);
+        let mut best = (Score::default(), usize::MAX);
+        let mut at = rank;
+        while at > 0 {
+            best = best.max(tree[at]);
+            at &= at - 1;
+        }
+        let (mut score, before) = best;
+        score.proven += u32::from(span.proven);
+        score.len += 1;
+        if before == usize::MAX {
+            score.start = span.first;
+        }
+        chains.push((score, before));
+        let mut at = rank;
+        while at < tree.len() {
+            // An earlier sub-buffer of the same score stays.
+            if score > tree[at].0 {
+                tree[at] = (score, i);
+            }
+            at += at & at.wrapping_neg();
+        }
+    }
+    let length_of =
+        |score: &Score, last: u64| (score.proven, score.len, u64::MAX - (last - score.start));
+    let end = (0..spans.len()).max_by_key(|&i| length_of(&chains[i].0, spans[i].first));
+    kept.fill(false);
+    let mut at = end.unwrap_or(usize::MAX);
+    while let Some(&(_, before)) = chains.get(at) {
+        kept[at] = true;
+        at = before;
+    }
+}
+
+/// Of two neighbours that overlap in time, rejects the one whose own place is elsewhere: if it
+/// goes, a hole is left that is long enough for it. If both or neither could go, both stay.
+fn reject_overlaps(spans: &[Span], kept: &mut [bool]) {
+    let order: Vec<usize> = (0..spans.len()).filter(|&i| kept[i]).collect();
+    let span = |position: usize| order.get(position).map(|&i| spans[i]);
+    for second in 1..order.len() {
+        let (first_index, second_index) = (order[second - 1], order[second]);
+        let (a, b) = (spans[first_index], spans[second_index]);
+        if b.first >= a.last || !kept[first_index] {
+            continue;
+        }
+        let before = second.checked_sub(2).and_then(span).map(|s| s.last);
+        let after = span(second + 1).map(|s| s.first);
+        let hole = |from: Option<u64>, to: Option<u64>| match (from, to) {
+            (Some(from), Some(to)) => to.saturating_sub(from),
+            // At an end of the ring nothing bounds the hole, so it proves nothing.
+            _ => 0,
+        };
+        let first_is_elsewhere = !a.proven && hole(before, Some(b.first)) > a.duration();
+        let second_is_elsewhere = !b.proven && hole(Some(a.last), after) > b.duration();
+        match (first_is_elsewhere, second_is_elsewhere) {
+            (true, false) => kept[first_index] = false,
+            (false, true) => kept[second_index] = false,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spans(times: &[(u64, u64)]) -> Vec<Span> {
+        times
+            .iter()
+            .map(|&(first, last)| Span {
+                first,
+                last,
+                proven: false,
+            })
+            .collect()
+    }
+
+    fn kept(times: &[(u64, u64)]) -> Vec<usize> {
+        let kept = chain(&spans(times));
+        (0..times.len()).filter(|&i| kept[i]).collect()
+    }
+
+    #[test]
+    fn one_wild_time_stamp_costs_only_its_own_sub_buffer() {
+        let far = 1 << 50;
+        assert_eq!(
+            kept(&[(1, 2), (3, 4), (far, far + 1), (5, 6), (7, 8)]),
+            [0, 1, 3, 4]
+        );
+        assert_eq!(kept(&[(far, far + 1), (3, 4), (5, 6), (7, 8)]), [1, 2, 3]);
+        assert_eq!(kept(&[(10, 20), (30, 40), (0, 10), (50, 60)]), [0, 1, 3]);
+    }
+
+    #[test]
+    fn of_equally_long_chains_the_denser_one_is_kept() {
+        // The second sub-buffer lost its time: 0 is farther away than 1000.
+        assert_eq!(kept(&[(1000, 1010), (0, 10), (1020, 1030)]), [0, 2]);
+    }
+
+    #[test]
+    fn a_sub_buffer_shown_too_early_is_rejected_where_its_own_place_is_empty() {
+        // The third has the second's time; its place between 50 and 72 is empty.
+        assert_eq!(kept(&[(10, 30), (30, 50), (30, 50), (72, 90)]), [0, 1, 3]);
+        // A clock that went back a little: both stay.
+        assert_eq!(
+            kept(&[(10, 30), (30, 50), (49, 70), (70, 90)]),
+            [0, 1, 2, 3]
+        );
+    }
+
+    #[test]
+    fn a_ring_is_cut_where_time_descends() {
+        let mut ring = spans(&[(70, 80), (10, 20), (30, 40), (50, 60)]);
+        rotate_to_oldest(&mut ring, |span| *span);
+        assert_eq!(ring, spans(&[(10, 20), (30, 40), (50, 60), (70, 80)]));
+    }
+}
