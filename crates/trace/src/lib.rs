@@ -1,1 +1,3 @@
-//! placeholder
+//! Areas, the boot command line, instances, backups and generations.
+
+pub mod cmdline;
