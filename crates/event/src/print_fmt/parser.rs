@@ -1,0 +1,693 @@
+//! From the text of a `print fmt` to compiled expressions: a Pratt parser over C's operators.
+
+use std::ops::Range;
+
+use super::constants::constant;
+use super::expr::{BinaryOp, Data, Int, MAX_DEPTH, Place, UnaryOp};
+use super::lexer::{Token, tokens};
+use super::text_expr::{Table, Text};
+use crate::ctype::{self, IntType};
+use crate::error::{NotEvaluated, Reason};
+use crate::format::{EventFormat, Field, FieldKind};
+
+/// The value of an expression.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    /// A number, or an address.
+    Int(Int),
+    /// Bytes of the record.
+    Data(Data),
+    /// A text.
+    Text(Text),
+    /// `REC` itself.
+    Record,
+}
+
+/// The format string of a `print fmt` and its arguments.
+pub(crate) struct Parsed {
+    pub(crate) format: Vec<u8>,
+    pub(crate) arguments: Vec<(Value, Range<usize>)>,
+}
+
+/// Parses `"format", argument, ...`.
+pub(crate) fn parse(event: &EventFormat, text: &str) -> Result<Parsed, NotEvaluated> {
+    let mut parser = Parser {
+        event,
+        tokens: tokens(text)?,
+        at: 0,
+        depth: 0,
+    };
+    let (format, span) = parser.argument()?;
+    let Value::Text(Text::Literal(format)) = format else {
+        return Err(NotEvaluated {
+            span,
+            reason: Reason::Expected("a format string"),
+        });
+    };
+    let mut arguments = Vec::new();
+    while parser.eat(",") {
+        arguments.push(parser.argument()?);
+    }
+    if *parser.peek() != Token::End {
+        return Err(parser.error(Reason::Expected("`,` or the end")));
+    }
+    Ok(Parsed {
+        format: format.into_vec(),
+        arguments,
+    })
+}
+
+struct Parser<'a> {
+    event: &'a EventFormat,
+    tokens: Vec<(Token<'a>, Range<usize>)>,
+    at: usize,
+    depth: u8,
+}
+
+type Parse<T> = Result<T, NotEvaluated>;
+
+/// Binding strength of `?`; binary operators bind more strongly.
+const CONDITIONAL: u8 = 1;
+
+fn binary_operator(token: &Token<'_>) -> Option<(BinaryOp, u8)> {
+    let Token::Punct(punct) = token else {
+        return None;
+    };
+    Some(match *punct {
+        "||" => (BinaryOp::LogicOr, 2),
+        "&&" => (BinaryOp::LogicAnd, 3),
+        "|" => (BinaryOp::Or, 4),
+        "^" => (BinaryOp::Xor, 5),
+        "&" => (BinaryOp::And, 6),
+        "==" => (BinaryOp::Eq, 7),
+        "!=" => (BinaryOp::NotEq, 7),
+        "<" => (BinaryOp::Less, 8),
+        "<=" => (BinaryOp::LessEq, 8),
+        ">" => (BinaryOp::Greater, 8),
+        ">=" => (BinaryOp::GreaterEq, 8),
+        "<<" => (BinaryOp::Shl, 9),
+        ">>" => (BinaryOp::Shr, 9),
+        "+" => (BinaryOp::Add, 10),
+        "-" => (BinaryOp::Sub, 10),
+        "*" => (BinaryOp::Mul, 11),
+        "/" => (BinaryOp::Div, 11),
+        "%" => (BinaryOp::Rem, 11),
+        _ => return None,
+    })
+}
+
+/// A type in parentheses: its words and its stars.
+struct TypeName {
+    int: Option<IntType>,
+    stars: usize,
+    text: String,
+}
+
+impl<'a> Parser<'a> {
+    fn peek(&self) -> &Token<'a> {
+        &self.tokens[self.at].0
+    }
+
+    fn peek_second(&self) -> &Token<'a> {
+        &self.tokens[(self.at + 1).min(self.tokens.len() - 1)].0
+    }
+
+    fn span(&self) -> Range<usize> {
+        self.tokens[self.at].1.clone()
+    }
+
+    fn next(&mut self) -> Token<'a> {
+        let token = self.peek().clone();
+        self.at = (self.at + 1).min(self.tokens.len() - 1);
+        token
+    }
+
+    fn is(&self, punct: &str) -> bool {
+        matches!(self.peek(), Token::Punct(p) if *p == punct)
+    }
+
+    fn eat(&mut self, punct: &str) -> bool {
+        let found = self.is(punct);
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    fn expect(&mut self, punct: &'static str) -> Parse<()> {
+        if self.eat(punct) {
+            Ok(())
+        } else {
+            Err(self.error(Reason::Expected(punct)))
+        }
+    }
+
+    fn error(&self, reason: Reason) -> NotEvaluated {
+        NotEvaluated {
+            span: self.span(),
+            reason,
+        }
+    }
+
+    fn ident(&mut self) -> Parse<&'a str> {
+        match *self.peek() {
+            Token::Ident(name) => {
+                self.next();
+                Ok(name)
+            }
+            _ => Err(self.error(Reason::Expected("a name"))),
+        }
+    }
+
+    /// An argument with its place.
+    fn argument(&mut self) -> Parse<(Value, Range<usize>)> {
+        let start = self.span().start;
+        let value = self.expression(CONDITIONAL)?;
+        let end = self.tokens[self.at.saturating_sub(1)].1.end;
+        Ok((value, start..end))
+    }
+
+    /// An expression of operators that bind at least as strongly as `least`.
+    fn expression(&mut self, least: u8) -> Parse<Value> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.error(Reason::TooDeep));
+        }
+        let mut left = self.unary()?;
+        loop {
+            if let Some((op, strength)) = binary_operator(self.peek())
+                && strength >= least
+            {
+                self.next();
+                let right = self.expression(strength + 1)?;
+                left = self.binary(op, left, right)?;
+            } else if least <= CONDITIONAL && self.eat("?") {
+                left = self.conditional(left)?;
+            } else {
+                self.depth -= 1;
+                return Ok(left);
+            }
+        }
+    }
+
+    fn conditional(&mut self, test: Value) -> Parse<Value> {
+        let test = self.int(test)?;
+        let yes = self.expression(CONDITIONAL)?;
+        self.expect(":")?;
+        let no = self.expression(CONDITIONAL)?;
+        if let (Value::Int(yes), Value::Int(no)) = (&yes, &no) {
+            let cond = Int::cond(test, yes.clone(), no.clone());
+            return self.shallow(cond).map(Value::Int);
+        }
+        let (yes, no) = (self.text(yes)?, self.text(no)?);
+        Ok(Value::Text(Text::Cond(Box::new((test, yes, no)))))
+    }
+
+    fn binary(&self, op: BinaryOp, left: Value, right: Value) -> Parse<Value> {
+        match (left, right) {
+            (Value::Data(data), Value::Int(index)) if op == BinaryOp::Add => {
+                self.shallow(data.advanced(index)).map(Value::Data)
+            }
+            (left, right) => {
+                let (left, right) = (self.int(left)?, self.int(right)?);
+                self.shallow(Int::binary(op, left, right)).map(Value::Int)
+            }
+        }
+    }
+
+    fn shallow<T>(&self, built: Option<T>) -> Parse<T> {
+        built.ok_or_else(|| self.error(Reason::TooDeep))
+    }
+
+    fn int(&self, value: Value) -> Parse<Int> {
+        match value {
+            Value::Int(int) => Ok(int),
+            Value::Data(_) => Err(self.error(Reason::Unsupported("address used as a number"))),
+            Value::Text(_) => Err(self.error(Reason::Unsupported("text used as a number"))),
+            Value::Record => Err(self.error(Reason::Unsupported("`REC` used as a number"))),
+        }
+    }
+
+    fn data(&self, value: Value) -> Parse<Data> {
+        match value {
+            Value::Data(data) => Ok(data),
+            _ => Err(self.error(Reason::Expected("an array"))),
+        }
+    }
+
+    pub(crate) fn text(&self, value: Value) -> Parse<Text> {
+        as_text(value).ok_or_else(|| self.error(Reason::Expected("a text")))
+    }
+
+    fn unary(&mut self) -> Parse<Value> {
+        let Token::Punct(punct) = *self.peek() else {
+            return self.postfix();
+        };
+        match punct {
+            "-" => self.unary_int(UnaryOp::Neg),
+            "~" => self.unary_int(UnaryOp::BitNot),
+            "!" => self.unary_int(UnaryOp::Not),
+            "+" => {
+                self.next();
+                self.operand()
+            }
+            "&" => self.address_of(),
+            "*" => self.dereference(),
+            "(" if self.is_cast() => self.cast(),
+            _ => self.postfix(),
+        }
+    }
+
+    /// An operand of a prefix operator; counts as a level.
+    fn operand(&mut self) -> Parse<Value> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.error(Reason::TooDeep));
+        }
+        let value = self.unary();
+        self.depth -= 1;
+        value
+    }
+
+    fn unary_int(&mut self, op: UnaryOp) -> Parse<Value> {
+        self.next();
+        let operand = self.operand()?;
+        let operand = self.int(operand)?;
+        self.shallow(Int::unary(op, operand)).map(Value::Int)
+    }
+
+    fn address_of(&mut self) -> Parse<Value> {
+        self.next();
+        match self.operand()? {
+            Value::Int(int) => match int.as_load() {
+                Some((offset, ty)) => {
+                    let place = Place::Fixed {
+                        offset,
+                        len: u32::from(ty.size),
+                    };
+                    Ok(Value::Data(Data { place, elem: ty }))
+                }
+                None => Err(self.error(Reason::Unsupported("address of an expression"))),
+            },
+            other => Ok(other),
+        }
+    }
+
+    fn dereference(&mut self) -> Parse<Value> {
+        self.next();
+        let operand = self.operand()?;
+        let data = self.data(operand)?;
+        self.shallow(Int::element(data, Int::constant(0, IntType::INT)))
+            .map(Value::Int)
+    }
+
+    /// True if the parenthesis here holds a type: a word of C's types, a known name, the type
+    /// of one of the event's fields, or any single name in front of an operand.
+    fn is_cast(&self) -> bool {
+        let Token::Ident(word) = *self.peek_second() else {
+            return false;
+        };
+        let third = &self.tokens[(self.at + 2).min(self.tokens.len() - 1)].0;
+        let after = &self.tokens[(self.at + 3).min(self.tokens.len() - 1)].0;
+        let is_operand = matches!(after, Token::Ident(_) | Token::Int(..) | Token::Punct("("));
+        is_type_word(word)
+            || ctype::by_words(&[word]).is_some()
+            || self.event.fields.iter().any(|f| f.type_name == word)
+            || (word != "REC" && *third == Token::Punct(")") && is_operand)
+    }
+
+    fn cast(&mut self) -> Parse<Value> {
+        self.expect("(")?;
+        let ty = self.type_name()?;
+        self.expect(")")?;
+        let value = self.operand()?;
+        if ty.stars > 0 {
+            return self.pointer_cast(&ty, value);
+        }
+        let Some(int) = ty.int else {
+            return Err(self.error(Reason::UnknownType(ty.text)));
+        };
+        let value = self.int(value)?;
+        self.shallow(value.cast(int)).map(Value::Int)
+    }
+
+    fn pointer_cast(&self, ty: &TypeName, value: Value) -> Parse<Value> {
+        Ok(match value {
+            Value::Int(int) => Value::Int(self.shallow(int.cast(IntType::ULONG))?),
+            Value::Data(data) => {
+                let elem = match ty.int {
+                    _ if ty.stars > 1 => IntType::ULONG,
+                    Some(int) => int,
+                    None => IntType::BYTE,
+                };
+                Value::Data(Data { elem, ..data })
+            }
+            other => other,
+        })
+    }
+
+    fn type_name(&mut self) -> Parse<TypeName> {
+        let mut words = Vec::new();
+        let mut stars = 0;
+        loop {
+            match *self.peek() {
+                Token::Ident(word) => words.push(word),
+                Token::Punct("*") => stars += 1,
+                _ => break,
+            }
+            self.next();
+        }
+        let text = words.join(" ");
+        let of_field = || self.event.fields.iter().find(|f| f.type_name == text);
+        let int = ctype::by_words(&words).or_else(|| match of_field()?.kind {
+            FieldKind::Int(ty) => Some(ty),
+            _ => None,
+        });
+        Ok(TypeName { int, stars, text })
+    }
+
+    fn postfix(&mut self) -> Parse<Value> {
+        let mut value = self.primary()?;
+        loop {
+            if self.eat("[") {
+                let index = self.expression(CONDITIONAL)?;
+                let index = self.int(index)?;
+                self.expect("]")?;
+                let data = self.data(value)?;
+                let element = Int::element(data, index);
+                value =
+                    Value::Int(element.ok_or_else(|| self.error(Reason::Unsupported("index")))?);
+            } else if self.is("->") && matches!(value, Value::Record) {
+                self.next();
+                value = self.field()?;
+            } else if self.is("->") || self.is(".") {
+                return Err(self.error(Reason::Unsupported("member access")));
+            } else {
+                return Ok(value);
+            }
+        }
+    }
+
+    fn primary(&mut self) -> Parse<Value> {
+        match self.peek().clone() {
+            Token::Int(value, ty) => {
+                self.next();
+                Ok(Value::Int(Int::constant(value, ty)))
+            }
+            Token::Str(_) => Ok(Value::Text(Text::Literal(self.strings().into()))),
+            Token::Ident("REC") => {
+                self.next();
+                Ok(Value::Record)
+            }
+            Token::Ident(name) if *self.peek_second() == Token::Punct("(") => self.call(name),
+            Token::Ident(name) => {
+                let value = constant(name)
+                    .ok_or_else(|| self.error(Reason::UnknownName(name.to_owned())))?;
+                self.next();
+                Ok(Value::Int(Int::constant(value, IntType::INT)))
+            }
+            Token::Punct("(") => {
+                self.next();
+                if self.is("{") {
+                    return Err(self.error(Reason::Unsupported("statement expression")));
+                }
+                let value = self.expression(CONDITIONAL)?;
+                self.expect(")")?;
+                Ok(value)
+            }
+            _ => Err(self.error(Reason::Expected("a value"))),
+        }
+    }
+
+    /// Adjacent string literals, joined.
+    fn strings(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Token::Str(bytes) = self.peek() {
+            all.extend_from_slice(bytes);
+            self.next();
+        }
+        all
+    }
+
+    /// A field after `REC->`.
+    fn field(&mut self) -> Parse<Value> {
+        let place = self.span();
+        let name = self.ident()?;
+        let field = self.find_field(name, &place)?;
+        Ok(field_value(field))
+    }
+
+    fn find_field(&self, name: &str, span: &Range<usize>) -> Parse<&'a Field> {
+        let bare = name
+            .strip_prefix("__data_loc_")
+            .or(name.strip_prefix("__rel_loc_"));
+        self.event
+            .field(bare.unwrap_or(name))
+            .ok_or_else(|| NotEvaluated {
+                span: span.clone(),
+                reason: Reason::UnknownField(name.to_owned()),
+            })
+    }
+
+    /// A field's name as a helper's argument.
+    fn field_argument(&mut self) -> Parse<Data> {
+        let place = self.span();
+        let name = self.ident()?;
+        let field = self.find_field(name, &place)?;
+        match field_value(field) {
+            Value::Data(data) => Ok(data),
+            _ => Err(NotEvaluated {
+                span: place,
+                reason: Reason::Expected("a dynamic array"),
+            }),
+        }
+    }
+
+    fn call(&mut self, name: &'a str) -> Parse<Value> {
+        let start = self.at;
+        self.next();
+        self.expect("(")?;
+        let value = match name {
+            "__get_str"
+            | "__get_rel_str"
+            | "__get_dynamic_array"
+            | "__get_rel_dynamic_array"
+            | "__get_buf" => Value::Data(self.field_argument()?),
+            "__get_dynamic_array_len" | "__get_rel_dynamic_array_len" => {
+                Value::Int(Int::len(self.field_argument()?))
+            }
+            "__get_bitmask" | "__get_rel_bitmask" | "__get_cpumask" | "__get_rel_cpumask" => {
+                Value::Text(Text::Bitmask(self.field_argument()?))
+            }
+            "__get_sockaddr" | "__get_rel_sockaddr" => {
+                Value::Text(Text::Sockaddr(self.field_argument()?))
+            }
+            "__print_flags" | "__print_flags_u64" => self.print_flags()?,
+            "__print_symbolic" | "__print_symbolic_u64" => self.print_symbolic()?,
+            "__print_hex" => self.print_hex(Some(b' '))?,
+            "__print_hex_str" => self.print_hex(None)?,
+            "__print_array" => self.print_array()?,
+            "__print_dynamic_array" => self.print_dynamic_array()?,
+            "__print_ns_to_secs" => self.nanoseconds(BinaryOp::Div)?,
+            "__print_ns_without_secs" => self.nanoseconds(BinaryOp::Rem)?,
+            "__builtin_expect" => self.builtin_expect()?,
+            "sizeof" => self.size_of()?,
+            _ => {
+                self.at = start;
+                return Err(self.error(Reason::UnknownFunction(name.to_owned())));
+            }
+        };
+        self.expect(")")?;
+        Ok(value)
+    }
+
+    fn int_argument(&mut self) -> Parse<Int> {
+        let value = self.expression(CONDITIONAL)?;
+        self.int(value)
+    }
+
+    fn print_flags(&mut self) -> Parse<Value> {
+        let value = self.int_argument()?;
+        self.expect(",")?;
+        let delimiter = match self.expression(CONDITIONAL)? {
+            Value::Text(Text::Literal(text)) => text,
+            Value::Int(int) if int.as_const() == Some(0) => Box::default(),
+            _ => return Err(self.error(Reason::Expected("a delimiter"))),
+        };
+        Ok(Value::Text(Text::Flags {
+            value,
+            delimiter,
+            table: self.table()?,
+        }))
+    }
+
+    fn print_symbolic(&mut self) -> Parse<Value> {
+        let value = self.int_argument()?;
+        Ok(Value::Text(Text::Symbolic {
+            value,
+            table: self.table()?,
+        }))
+    }
+
+    /// `, { value, "name" }` any number of times.
+    fn table(&mut self) -> Parse<Table> {
+        let mut entries = Vec::new();
+        while self.eat(",") {
+            self.expect("{")?;
+            let value = self.int_argument()?;
+            let value = value
+                .as_const()
+                .ok_or_else(|| self.error(Reason::Expected("a constant")))?;
+            self.expect(",")?;
+            match self.expression(CONDITIONAL)? {
+                Value::Text(Text::Literal(name)) => entries.push((value, name)),
+                Value::Int(int) if int.as_const() == Some(0) => {}
+                _ => return Err(self.error(Reason::Expected("a string"))),
+            }
+            self.expect("}")?;
+        }
+        Ok(entries.into())
+    }
+
+    fn data_argument(&mut self) -> Parse<Data> {
+        let value = self.expression(CONDITIONAL)?;
+        self.data(value)
+    }
+
+    fn print_hex(&mut self, separator: Option<u8>) -> Parse<Value> {
+        let data = self.data_argument()?;
+        self.expect(",")?;
+        let len = self.int_argument()?;
+        Ok(Value::Text(Text::Hex {
+            data,
+            len,
+            separator,
+        }))
+    }
+
+    fn print_array(&mut self) -> Parse<Value> {
+        let data = self.data_argument()?;
+        self.expect(",")?;
+        let count = self.int_argument()?;
+        self.expect(",")?;
+        let size = self.element_size()?;
+        Ok(Value::Text(Text::Array {
+            data,
+            count: Some(count),
+            size,
+        }))
+    }
+
+    fn print_dynamic_array(&mut self) -> Parse<Value> {
+        let data = self.field_argument()?;
+        self.expect(",")?;
+        let size = self.element_size()?;
+        Ok(Value::Text(Text::Array {
+            data,
+            count: None,
+            size,
+        }))
+    }
+
+    fn element_size(&mut self) -> Parse<u8> {
+        match self.int_argument()?.as_const() {
+            Some(size @ (1 | 2 | 4 | 8)) => Ok(size as u8),
+            _ => Err(self.error(Reason::Expected("an element size"))),
+        }
+    }
+
+    fn nanoseconds(&mut self, op: BinaryOp) -> Parse<Value> {
+        let value = self.int_argument()?;
+        let second = Int::constant(1_000_000_000, IntType::ULONG);
+        let value = self.shallow(value.cast(IntType::ULONG))?;
+        self.shallow(Int::binary(op, value, second)).map(Value::Int)
+    }
+
+    fn builtin_expect(&mut self) -> Parse<Value> {
+        let value = self.int_argument()?;
+        self.expect(",")?;
+        self.int_argument()?;
+        self.shallow(value.cast(IntType::LONG)).map(Value::Int)
+    }
+
+    fn size_of(&mut self) -> Parse<Value> {
+        let size = match *self.peek() {
+            Token::Ident(word) if word != "REC" => {
+                let ty = self.type_name()?;
+                match ty.int {
+                    _ if ty.stars > 0 => 8,
+                    Some(int) => u32::from(int.size),
+                    None => return Err(self.error(Reason::UnknownType(word.to_owned()))),
+                }
+            }
+            _ => match self.expression(CONDITIONAL)? {
+                Value::Int(int) => u32::from(int.ty.size),
+                Value::Data(Data {
+                    place: Place::Fixed { len, .. },
+                    ..
+                }) => len,
+                _ => return Err(self.error(Reason::Unsupported("sizeof"))),
+            },
+        };
+        Ok(Value::Int(Int::constant(u64::from(size), IntType::ULONG)))
+    }
+}
+
+fn is_type_word(word: &str) -> bool {
+    matches!(
+        word,
+        "unsigned"
+            | "signed"
+            | "char"
+            | "short"
+            | "int"
+            | "long"
+            | "const"
+            | "volatile"
+            | "struct"
+            | "union"
+            | "enum"
+            | "void"
+    )
+}
+
+/// `value` as a text, if it has one: an integer is taken as the address of a string.
+pub(crate) fn as_text(value: Value) -> Option<Text> {
+    match value {
+        Value::Text(text) => Some(text),
+        Value::Data(data) => Some(Text::Data(data)),
+        Value::Int(int) => Some(Text::Pointer(int)),
+        Value::Record => None,
+    }
+}
+
+fn field_value(field: &Field) -> Value {
+    let (offset, len) = (field.offset, field.size);
+    let fixed = |elem| {
+        Value::Data(Data {
+            place: Place::Fixed { offset, len },
+            elem,
+        })
+    };
+    match field.kind {
+        FieldKind::Int(ty) => Value::Int(Int::load(offset, ty)),
+        FieldKind::Bool => Value::Int(Int::load(offset, IntType::BYTE)),
+        FieldKind::Pointer { .. } => Value::Int(Int::load(offset, IntType::ULONG)),
+        FieldKind::String => fixed(IntType::CHAR),
+        FieldKind::Array { elem } => fixed(elem),
+        FieldKind::Opaque => fixed(IntType::BYTE),
+        FieldKind::Flexible { elem, .. } => Value::Data(Data {
+            place: Place::Flexible { offset },
+            elem,
+        }),
+        FieldKind::Dynamic {
+            elem, is_relative, ..
+        } => Value::Data(Data {
+            place: Place::Dynamic {
+                offset,
+                is_relative,
+            },
+            elem,
+        }),
+    }
+}

@@ -1,0 +1,201 @@
+//! Compiled expressions whose value is text: strings of the record and the kernel's
+//! `__print_*` helpers.
+
+use super::expr::{Data, Int};
+use crate::catalog::Catalog;
+use crate::ctype::IntType;
+use crate::digits::push_0x;
+use crate::pointer::{BytesKind, push_bitmap, push_hex_bytes};
+use crate::record;
+
+/// A text.
+#[derive(Debug, Clone)]
+pub(crate) enum Text {
+    /// A string literal.
+    Literal(Box<[u8]>),
+    /// Bytes of the record up to the first NUL.
+    Data(Data),
+    /// A string of the traced kernel at an address; known if it is in `printk_formats`.
+    Pointer(Int),
+    /// `__print_flags`: names of the set bits, the rest as a number.
+    Flags {
+        value: Int,
+        delimiter: Box<[u8]>,
+        table: Table,
+    },
+    /// `__print_symbolic`: the name of a value, or the value as a number.
+    Symbolic { value: Int, table: Table },
+    /// `__print_hex`, `__print_hex_str`.
+    Hex {
+        data: Data,
+        len: Int,
+        separator: Option<u8>,
+    },
+    /// `__print_array`, `__print_dynamic_array`: `{0x1,0x2}`.
+    Array {
+        data: Data,
+        count: Option<Int>,
+        size: u8,
+    },
+    /// `__get_bitmask`, `__get_cpumask`.
+    Bitmask(Data),
+    /// `__get_sockaddr`.
+    Sockaddr(Data),
+    /// `a ? b : c` of texts.
+    Cond(Box<(Int, Text, Text)>),
+}
+
+/// Values and their names, in the order of the `print fmt`.
+pub(crate) type Table = Box<[(u64, Box<[u8]>)]>;
+
+impl Text {
+    /// Appends the text for `record`.
+    pub(crate) fn push(&self, out: &mut Vec<u8>, record: &[u8], catalog: &Catalog) {
+        match self {
+            Self::Literal(text) => out.extend_from_slice(text),
+            Self::Data(data) => out.extend_from_slice(record::until_nul(data.bytes(record))),
+            Self::Pointer(address) => push_pointer(out, address.eval(record), catalog),
+            Self::Flags {
+                value,
+                delimiter,
+                table,
+            } => {
+                push_flags(out, value.eval(record), delimiter, table);
+            }
+            Self::Symbolic { value, table } => push_symbolic(out, value.eval(record), table),
+            Self::Hex {
+                data,
+                len,
+                separator,
+            } => {
+                let len = usize::try_from(len.eval(record)).unwrap_or(0);
+                let bytes = data.bytes(record);
+                push_hex_bytes(out, &bytes[..len.min(bytes.len())], *separator);
+            }
+            Self::Array { data, count, size } => {
+                let count = count.as_ref().map(|c| c.eval(record));
+                push_array(out, data.bytes(record), count, *size);
+            }
+            Self::Bitmask(data) => {
+                let bytes = data.bytes(record);
+                push_bitmap(out, bytes, bytes.len() * 8);
+            }
+            Self::Sockaddr(data) => {
+                let kind = BytesKind::Sockaddr {
+                    port: true,
+                    compressed: true,
+                    colons: true,
+                };
+                kind.push(out, data.bytes(record), 0);
+            }
+            Self::Cond(abc) => {
+                let chosen = if abc.0.eval(record) != 0 {
+                    &abc.1
+                } else {
+                    &abc.2
+                };
+                chosen.push(out, record, catalog);
+            }
+        }
+    }
+}
+
+/// A string of the traced kernel; its address in parentheses if the catalog does not have it.
+fn push_pointer(out: &mut Vec<u8>, address: u64, catalog: &Catalog) {
+    match catalog.printk_format(address) {
+        Some(text) => out.extend_from_slice(text.as_bytes()),
+        None if address == 0 => out.extend_from_slice(b"(null)"),
+        None => {
+            out.push(b'(');
+            push_0x(out, address);
+            out.push(b')');
+        }
+    }
+}
+
+/// The kernel takes each entry whose bits are all set, in order, and clears them; what is left
+/// is printed as a number.
+fn push_flags(out: &mut Vec<u8>, mut value: u64, delimiter: &[u8], table: &Table) {
+    let start = out.len();
+    for (mask, name) in table {
+        if value == 0 {
+            break;
+        }
+        if value & mask != *mask {
+            continue;
+        }
+        value &= !mask;
+        if out.len() > start {
+            out.extend_from_slice(delimiter);
+        }
+        out.extend_from_slice(name);
+    }
+    if value != 0 {
+        if out.len() > start {
+            out.extend_from_slice(delimiter);
+        }
+        push_0x(out, value);
+    }
+}
+
+fn push_symbolic(out: &mut Vec<u8>, value: u64, table: &Table) {
+    match table.iter().find(|(v, _)| *v == value) {
+        Some((_, name)) => out.extend_from_slice(name),
+        None => push_0x(out, value),
+    }
+}
+
+fn push_array(out: &mut Vec<u8>, bytes: &[u8], count: Option<u64>, size: u8) {
+    let elem = IntType::new(size, false);
+    let there = bytes.len() / usize::from(size);
+    let count = count.map_or(there, |c| usize::try_from(c).unwrap_or(0).min(there));
+    out.push(b'{');
+    for i in 0..count {
+        if i > 0 {
+            out.push(b',');
+        }
+        push_0x(out, record::load(bytes, i * usize::from(size), elem));
+    }
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(entries: &[(u64, &str)]) -> Table {
+        entries
+            .iter()
+            .map(|&(v, n)| (v, n.as_bytes().into()))
+            .collect()
+    }
+
+    fn flags(value: u64) -> String {
+        let mut out = Vec::new();
+        push_flags(
+            &mut out,
+            value,
+            b"|",
+            &table(&[(1, "S"), (2, "D"), (0x80, "I")]),
+        );
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn flags_name_the_bits_and_print_the_rest() {
+        assert_eq!(flags(0), "");
+        assert_eq!(flags(3), "S|D");
+        assert_eq!(flags(0x82), "D|I");
+        assert_eq!(flags(0x101), "S|0x100");
+        assert_eq!(flags(0x100), "0x100");
+    }
+
+    #[test]
+    fn arrays_and_symbols() {
+        let mut out = Vec::new();
+        push_array(&mut out, &[1, 0, 2, 0, 3], None, 2);
+        push_symbolic(&mut out, 1, &table(&[(1, "TIMER")]));
+        push_symbolic(&mut out, 16, &table(&[(1, "TIMER")]));
+        assert_eq!(out, b"{0x1,0x2}TIMER0x10");
+    }
+}

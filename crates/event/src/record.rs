@@ -1,0 +1,86 @@
+//! Reading a record's bytes: little endian, never beyond the end.
+//!
+//! A record is the bytes from the start of the trace entry. They are untrusted: they may be
+//! shorter than the event's format says, and the offsets in them may point anywhere. What is
+//! not there reads as zero, or as an empty slice.
+
+use crate::ctype::IntType;
+
+/// Bytes of the part of a trace entry that every event has: type, flags, preempt count, pid.
+pub(crate) const ENTRY_HEADER_SIZE: usize = 8;
+
+/// The integer of type `ty` at `offset`, extended to 64 bits; 0 if the record is too short.
+#[inline]
+pub(crate) fn load(record: &[u8], offset: usize, ty: IntType) -> u64 {
+    match ty.size {
+        1 => record.get(offset).map_or(0, |&b| ty.extend(u64::from(b))),
+        2 => word::<2>(record, offset).map_or(0, |b| ty.extend(u64::from(u16::from_le_bytes(b)))),
+        4 => word::<4>(record, offset).map_or(0, |b| ty.extend(u64::from(u32::from_le_bytes(b)))),
+        _ => word::<8>(record, offset).map_or(0, u64::from_le_bytes),
+    }
+}
+
+#[inline]
+fn word<const N: usize>(record: &[u8], offset: usize) -> Option<[u8; N]> {
+    record.get(offset..)?.first_chunk::<N>().copied()
+}
+
+/// The `u32` at `offset`; 0 if the record is too short.
+#[inline]
+pub(crate) fn load_u32(record: &[u8], offset: usize) -> u32 {
+    word::<4>(record, offset).map_or(0, u32::from_le_bytes)
+}
+
+/// The `u64` at `offset`; `None` if the record is too short.
+#[inline]
+pub(crate) fn load_u64(record: &[u8], offset: usize) -> Option<u64> {
+    word::<8>(record, offset).map(u64::from_le_bytes)
+}
+
+/// The bytes `offset..offset + len` as far as the record has them.
+#[inline]
+pub(crate) fn slice(record: &[u8], offset: usize, len: usize) -> &[u8] {
+    let start = offset.min(record.len());
+    let end = start + len.min(record.len() - start);
+    &record[start..end]
+}
+
+/// The bytes that a `__data_loc` (or `__rel_loc`) word at `offset` points to.
+#[inline]
+pub(crate) fn dynamic(record: &[u8], offset: usize, is_relative: bool) -> &[u8] {
+    let loc = load_u32(record, offset);
+    let base = if is_relative { offset + 4 } else { 0 };
+    slice(record, base + (loc & 0xffff) as usize, (loc >> 16) as usize)
+}
+
+/// `bytes` up to the first NUL.
+#[inline]
+pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
+    let len = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    &bytes[..len]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_reads_as_zero_or_empty() {
+        let record = [0xff, 0xff, 0xff, 0xff, 0x80];
+        assert_eq!(load(&record, 2, IntType::UINT), 0);
+        assert_eq!(load(&record, 4, IntType::CHAR), (-128i64) as u64);
+        assert_eq!(load(&record, usize::MAX, IntType::LONG), 0);
+        assert_eq!(dynamic(&record, 0, false), b"");
+        assert_eq!(slice(&record, 4, 100), [0x80]);
+    }
+
+    #[test]
+    fn dynamic_words_point_into_the_record() {
+        let mut record = vec![0; 8];
+        record.extend_from_slice(&(12u32 | 3 << 16).to_le_bytes());
+        record.extend_from_slice(b"abcdef");
+        assert_eq!(dynamic(&record, 8, false), b"abc");
+        record[8] = 1;
+        assert_eq!(dynamic(&record, 8, true), b"bcd");
+    }
+}
