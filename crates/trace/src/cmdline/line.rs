@@ -158,6 +158,7 @@ impl CommandLine {
         let memory = Memory {
             areas: &line.reserve_mem,
             ranges: &line.memmap,
+            refused: &reader.refused,
         };
         line.instances = settle(&entries, memory, &mut line.diagnostics);
         line.diagnostics
@@ -170,6 +171,8 @@ impl CommandLine {
 #[derive(Debug, Default)]
 struct Reader<'a> {
     instances: InstanceBuffer<'a>,
+    /// The values of `reserve_mem=` that gave no area.
+    refused: Vec<Piece<'a>>,
     options: OptionBuffer,
     clock_span: Option<Range<usize>>,
     buf_size_span: Option<Range<usize>>,
@@ -187,7 +190,9 @@ impl<'a> Reader<'a> {
         };
         let out = &mut line.diagnostics;
         match ours {
-            "reserve_mem" => reserve_mem::read(value, &mut line.reserve_mem, out),
+            "reserve_mem" => {
+                reserve_mem::read(value, &mut line.reserve_mem, &mut self.refused, out)
+            }
             "memmap" => memmap::read(value, &mut line.memmap, out),
             "trace_instance" => self.instances.push(value, out),
             "trace_clock" => {

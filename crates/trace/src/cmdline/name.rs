@@ -6,10 +6,13 @@
 /// a part of some: the host instance's, a generation's.
 pub(super) const NAME_LEN_MAX: usize = 128;
 
-/// Why `name` cannot be the name of a folder, if it cannot.
+/// How outlive's own names end, for what is being prepared, removed, or written.
+const OWN_SUFFIXES: [&str; 3] = [".new", ".removing", ".tmp"];
+
+/// Why `name` cannot be the name of a folder of ours, if it cannot.
 pub(super) fn unfit_reason(name: &str) -> Option<String> {
-    if name == "." || name == ".." {
-        return Some("is a folder that exists everywhere".into());
+    if name.starts_with('.') {
+        return Some("begins with a dot".into());
     }
     if name.len() > NAME_LEN_MAX {
         return Some(format!(
@@ -17,14 +20,16 @@ pub(super) fn unfit_reason(name: &str) -> Option<String> {
             name.len()
         ));
     }
-    let unfit = name.chars().find(|c| is_unfit(*c))?;
-    if unfit == '/' {
-        return Some("has a `/`, which separates folders".into());
+    if let Some(suffix) = OWN_SUFFIXES.iter().find(|suffix| name.ends_with(*suffix)) {
+        return Some(format!("ends with `{suffix}`, as outlive's own do"));
     }
-    Some(format!(
-        "has the character U+{:04X}, which cannot be seen",
-        u32::from(unfit)
-    ))
+    match name.chars().find(|c| is_unfit(*c))? {
+        '/' => Some("has a `/`, which separates folders".into()),
+        c => Some(format!(
+            "has the character U+{:04X}, which cannot be seen",
+            u32::from(c)
+        )),
+    }
 }
 
 /// Separators of folders, control characters, and characters that hide or turn around text.
@@ -42,7 +47,7 @@ mod tests {
 
     #[test]
     fn ordinary_names_are_fit() {
-        for name in ["boot_mapped", "a b", "x.1", "-", "größe", "..."] {
+        for name in ["boot_mapped", "a b", "x.1", "-", "größe", "tmp"] {
             assert_eq!(unfit_reason(name), None, "{name}");
         }
     }

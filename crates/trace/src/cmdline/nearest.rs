@@ -5,13 +5,13 @@
 const WORD_LEN_MAX: usize = 64;
 
 /// The candidate nearest to `word`, if it is near enough to be a slip of the fingers: at most one
-/// change in three characters (swapped neighbours count as one), four in all. The first of
-/// several that are equally near.
+/// change in three characters (swapped neighbours count as one), four in all; words of one or two
+/// differ at most in case. The first of several that are equally near.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    nearest_within(word, candidates, (word.chars().count() / 3).clamp(1, 4))
+    nearest_within(word, candidates, (word.chars().count() / 3).min(4))
 }
 
 /// [`nearest`] with at most `changes_max` changes. A word alike but for case is nearest of all.
@@ -53,6 +53,7 @@ mod tests {
     #[test]
     fn words_that_differ_much_are_not_offered() {
         assert_eq!(nearest("foo", ["sched", "irq"]), None);
+        assert_eq!(nearest("x", ["a"]), None);
         assert_eq!(nearest("", ["a"]), None);
     }
 

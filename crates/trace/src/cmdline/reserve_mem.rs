@@ -42,14 +42,22 @@ pub struct ReserveMem {
     pub label_span: Range<usize>,
 }
 
-/// Reads one value and adds the area to `areas`, or says why not.
-pub(super) fn read(value: Piece<'_>, areas: &mut Vec<ReserveMem>, out: &mut Vec<Diagnostic>) {
+/// Reads one value and adds the area to `areas`, or the value to `refused` and says why.
+pub(super) fn read<'a>(
+    value: Piece<'a>,
+    areas: &mut Vec<ReserveMem>,
+    refused: &mut Vec<Piece<'a>>,
+    out: &mut Vec<Diagnostic>,
+) {
     match read_area(value, areas) {
         Ok(area) => {
             out.extend(label_warning(&area));
             areas.push(area);
         }
-        Err(diagnostic) => out.push(diagnostic.consequence("this area is not reserved")),
+        Err(diagnostic) => {
+            refused.push(value);
+            out.push(diagnostic.consequence("this area is not reserved"));
+        }
     }
 }
 

@@ -31,6 +31,8 @@ const SKIPPED: &str = "this instance is skipped";
 pub(super) struct Memory<'m> {
     pub(super) areas: &'m [ReserveMem],
     pub(super) ranges: &'m [Memmap],
+    /// The values of `reserve_mem=` that gave no area.
+    pub(super) refused: &'m [Piece<'m>],
 }
 
 /// The instances that can be made, in the order of the line.
@@ -94,7 +96,7 @@ fn read_lists(entry: &Entry<'_>, out: &mut Vec<Diagnostic>) -> (InstanceFlags, V
 fn backup_flags(text: Piece<'_>, flags: InstanceFlags) -> Option<Diagnostic> {
     (flags != InstanceFlags::default()).then(|| {
         Diagnostic::warning(text.span(), "a backup is read-only, flags do not change it")
-            .consequence("the flags are ignored, the backup is kept")
+            .consequence("the flags are ignored")
     })
 }
 
@@ -106,7 +108,7 @@ fn backup_events(list: Piece<'_>) -> Option<Diagnostic> {
     Some(
         diagnostic
             .help("write the events behind the source")
-            .consequence("the events are ignored, the backup is kept")
+            .consequence("only the events are ignored")
             .kernel(format!("Failed to enable trace event: {}", first.text)),
     )
 }
@@ -138,7 +140,7 @@ fn read_instance(
     let area = if is_address {
         read_address(place, entry.name.text, memory.areas, out)?
     } else {
-        read_label(place, entry, memory.areas)?
+        read_label(place, entry, memory)?
     };
     check_shared(place, &area, made)?;
     Ok((InstanceKind::Persistent { area }, Some(place.span())))
@@ -262,10 +264,10 @@ fn check_aligned(span: Range<usize>, value: u64, what: &str) -> Result<(), Diagn
 fn read_label(
     label: Piece<'_>,
     entry: &Entry<'_>,
-    areas: &[ReserveMem],
+    memory: Memory<'_>,
 ) -> Result<AreaRef, Diagnostic> {
-    let Some(area) = areas.iter().find(|area| area.label == label.text) else {
-        return Err(unknown_label(label, entry, areas));
+    let Some(area) = memory.areas.iter().find(|area| area.label == label.text) else {
+        return Err(unknown_label(label, entry, memory));
     };
     check_aligned(label.span(), area.size, "size").map_err(|diagnostic| {
         let label = "the size is given here";
@@ -275,8 +277,8 @@ fn read_label(
 }
 
 /// A label that no `reserve_mem=` gave.
-fn unknown_label(label: Piece<'_>, entry: &Entry<'_>, areas: &[ReserveMem]) -> Diagnostic {
-    let name = entry.name.text;
+fn unknown_label(label: Piece<'_>, entry: &Entry<'_>, memory: Memory<'_>) -> Diagnostic {
+    let (name, areas) = (entry.name.text, memory.areas);
     let message = match label.text {
         "" => "the area has no name".into(),
         text => format!("no area is called `{text}`"),
@@ -287,6 +289,10 @@ fn unknown_label(label: Piece<'_>, entry: &Entry<'_>, areas: &[ReserveMem]) -> D
             "Failed to map boot instance {name} to {}",
             label.text
         ));
+    let is_meant = |value: &&Piece<'_>| value.text.rsplit(':').next() == Some(label.text);
+    if let Some(refused) = memory.refused.iter().find(is_meant) {
+        return diagnostic.related(refused.span(), "this is not reserved");
+    }
     let near = nearest(label.text, areas.iter().map(|area| area.label.as_str()));
     if near.is_some() {
         return diagnostic.nearest(near);
@@ -345,7 +351,7 @@ fn drop_lone_backups(made: &mut Vec<Instance>, skipped: &HashSet<&str>, out: &mu
     let sources = mapped_names(made);
     let lone = made.iter().filter_map(|instance| match &instance.kind {
         InstanceKind::Backup { source } if !sources.contains(source) => {
-            Some(lone_backup(instance, source, made, &sources, skipped))
+            Some(lone_backup(instance, source, made, skipped))
         }
         _ => None,
     });
@@ -385,7 +391,6 @@ fn lone_backup(
     backup: &Instance,
     source: &str,
     made: &[Instance],
-    sources: &HashSet<String>,
     skipped: &HashSet<&str>,
 ) -> Diagnostic {
     let place = backup
@@ -407,18 +412,20 @@ fn lone_backup(
         }
         Some(_) => error(format!("`{source}` is a backup without a source itself")),
         None if skipped.contains(source) => error(format!("its source `{source}` is skipped")),
-        None => unknown_source(
-            error(format!("no instance is called `{source}`")),
-            source,
-            sources,
-        ),
+        None => {
+            let diagnostic = error(format!("no instance is called `{source}`"));
+            unknown_source(diagnostic, source, made, skipped)
+        }
     }
 }
 
-/// A source that the line does not have.
-fn unknown_source(diagnostic: Diagnostic, source: &str, sources: &HashSet<String>) -> Diagnostic {
-    let mut names: Vec<&str> = sources.iter().map(String::as_str).collect();
-    names.sort_unstable();
+/// A source that the line does not have. A skipped instance is near, too: first things first.
+fn unknown_source(
+    diagnostic: Diagnostic,
+    source: &str,
+    made: &[Instance],
+    skipped: &HashSet<&str>,
+) -> Diagnostic {
     let diagnostic = diagnostic.expected("expected the name of a persistent instance");
     if let Some(at) = source.find(['^', '@']) {
         let name = &source[..at];
@@ -426,6 +433,12 @@ fn unknown_source(diagnostic: Diagnostic, source: &str, sources: &HashSet<String
             "all behind the `=` is the source's name; did you mean `{name}`?"
         ));
     }
+    let made = made
+        .iter()
+        .filter(|instance| instance.kind != InstanceKind::Ordinary);
+    let mut names: Vec<_> = made.map(|instance| instance.name.as_str()).collect();
+    names.extend(skipped);
+    names.sort_unstable();
     diagnostic.nearest(nearest(source, names))
 }
 
@@ -450,7 +463,8 @@ fn unkept_range(instance: &Instance, ranges: &[Memmap]) -> Option<Diagnostic> {
             "nothing on this line keeps the kernel from this range",
         ),
     };
-    Some(diagnostic.help(help))
+    let consequence = "the range is used only if the running kernel leaves it alone";
+    Some(diagnostic.help(help).consequence(consequence))
 }
 
 /// Notes the areas that no instance uses, unless something else is wrong that explains it.
