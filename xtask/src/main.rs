@@ -1,2 +1,42 @@
-//! placeholder
-fn main() {}
+//! Development actions: `cargo xtask` lists them.
+
+mod bench;
+mod check;
+mod fuzz;
+mod run;
+mod setup;
+mod test;
+
+use anyhow::{Result, bail};
+
+const ACTIONS: &str = "\
+cargo xtask ACTION
+
+  check   format, lints, documentation, licences
+  test    all tests, against the real kernel and the foreign tools; needs root for those
+  ci      check and test, and fails if a test was skipped
+  bench   the figures of the README, beside the peers in one run: bench [NAME]...
+  fuzz    each fuzz target for a while: fuzz [SECONDS]
+  golden  rewrites the expected outputs of the golden tests; look at the diff
+  setup   installs what the tests and benches need (Debian packages)
+";
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let action = args.next();
+    let rest: Vec<String> = args.collect();
+    match action.as_deref() {
+        Some("check") => check::check(),
+        Some("test") => test::test(test::Skips::Counted, &rest),
+        Some("ci") => check::check().and_then(|()| test::test(test::Skips::Fail, &[])),
+        Some("bench") => bench::bench(&rest),
+        Some("fuzz") => fuzz::fuzz(&rest),
+        Some("golden") => test::golden(),
+        Some("setup") => setup::setup(),
+        Some("help" | "--help" | "-h") | None => {
+            print!("{ACTIONS}");
+            Ok(())
+        }
+        Some(other) => bail!("no action {other:?}\n\n{ACTIONS}"),
+    }
+}
