@@ -1,0 +1,142 @@
+//! Setting up the recording of host events into a region: everything that has to be there before
+//! the first event.
+
+use outlive_event::{Catalog, CatalogRecord};
+use outlive_ring::{MemoryMut, Region, RunRecord};
+
+use crate::catalog_writer::CatalogWriter;
+use crate::error::Error;
+use crate::instance::{Instance, Instances};
+use crate::instance_name::RunId;
+use crate::names::all_tasks;
+use crate::region_sink::RegionSink;
+use crate::tracefs::{EventName, Tracefs};
+
+/// The systems whose events need not be enabled to occur: `trace_marker` and the like.
+const ALWAYS: &str = "ftrace";
+/// The kernel's trace clocks by their number in a region's scratch area.
+const CLOCKS: [&str; 10] =
+    ["local", "global", "counter", "uptime", "perf", "mono", "mono_raw", "boot", "tai", "x86-tsc"];
+
+/// What is to be recorded.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    /// The instance's name.
+    pub name: String,
+    /// The events to enable.
+    pub events: Vec<EventName>,
+    /// The trace clock; the kernel's default if `None`.
+    pub clock: Option<String>,
+    /// Trace options to set, with their values.
+    pub options: Vec<(String, bool)>,
+    /// Size of the host's ring in KiB per CPU.
+    pub ring_kib_per_cpu: u64,
+}
+
+impl Capture {
+    /// Creates the host instance and writes the run record and the catalog. No event is enabled
+    /// yet: open the instance's rings first, then call [`Capture::start`].
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the instance or one of its settings. Whatever was created is removed.
+    pub fn prepare<'r, M: MemoryMut>(
+        &self,
+        tracefs: &Tracefs,
+        instances: &Instances,
+        region: &'r Region<M>,
+        run: &mut RunRecord,
+    ) -> Result<(Instance, RegionSink<'r, M>), Error> {
+        let instance = instances.create(RunId(u128::from_be_bytes(run.run_id.0)), &self.name)?;
+        match self.set_up(tracefs, &instance, region, run) {
+            Ok(sink) => Ok((instance, sink)),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = instance.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn set_up<'r, M: MemoryMut>(
+        &self,
+        tracefs: &Tracefs,
+        instance: &Instance,
+        region: &'r Region<M>,
+        run: &mut RunRecord,
+    ) -> Result<RegionSink<'r, M>, Error> {
+        instance.set_buffer_size_kb(self.ring_kib_per_cpu)?;
+        if let Some(clock) = &self.clock {
+            instance.set_trace_clock(clock)?;
+        }
+        for (option, is_on) in &self.options {
+            instance.set_option(option, *is_on)?;
+        }
+        run.clock = instance.trace_clock()?;
+        run.source = instance.name().to_string();
+        let Some(layout) = region.extension() else {
+            return Ok(RegionSink::new(region, None));
+        };
+        let mut catalog = CatalogWriter::new(layout, region.memory());
+        let text_addr = self.write_catalog(tracefs, &mut catalog, &run.clock)?;
+        let clock_id = CLOCKS.iter().position(|&clock| clock == run.clock).unwrap_or(0);
+        region.store_scratch(clock_id as u32, text_addr);
+        run.sequence += 1;
+        run.store(layout, region.memory());
+        Ok(RegionSink::new(region, Some(catalog)))
+    }
+
+    /// Writes what is known before the first event, and returns the address of `_text`.
+    fn write_catalog<M: MemoryMut + Copy>(
+        &self,
+        tracefs: &Tracefs,
+        catalog: &mut CatalogWriter<M>,
+        clock: &str,
+    ) -> Result<u64, Error> {
+        let uname = rustix::system::uname();
+        let text_addr = text_address();
+        catalog.record(&CatalogRecord::Kernel {
+            text_addr,
+            release: &uname.release().to_string_lossy(),
+            version: &uname.version().to_string_lossy(),
+            machine: &uname.machine().to_string_lossy(),
+        });
+        catalog.record(&CatalogRecord::TraceClock(clock));
+        catalog.record(&CatalogRecord::HeaderPage(&tracefs.header_page()?));
+        catalog.record(&CatalogRecord::HeaderEvent(&tracefs.header_event()?));
+        for name in tracefs.static_events(ALWAYS)?.iter().chain(&self.events) {
+            catalog.format(&name.system, &tracefs.event_format(name)?);
+        }
+        let mut printk = Catalog::new();
+        printk.parse_printk_formats(&tracefs.printk_formats().unwrap_or_default());
+        for (address, text) in printk.printk_formats() {
+            catalog.record(&CatalogRecord::PrintkFormat { address, text });
+        }
+        for task in all_tasks() {
+            catalog.task_name(task.pid, &task.comm);
+        }
+        Ok(text_addr)
+    }
+
+    /// Enables the events. Those that this kernel has lost since they were listed are returned
+    /// with the reason.
+    pub fn start(&self, instance: &Instance) -> Vec<(EventName, Error)> {
+        let enable = |name: &EventName| Some((name.clone(), instance.enable_event(name).err()?));
+        self.events.iter().filter_map(enable).collect()
+    }
+}
+
+/// The address of `_text`; 0 where it is hidden from us.
+fn text_address() -> u64 {
+    let find = || {
+        use std::io::BufRead;
+        let file = std::fs::File::open("/proc/kallsyms").ok()?;
+        let line = std::io::BufReader::new(file)
+            .lines()
+            .map_while(Result::ok)
+            .take(1000)
+            .find(|line| line.ends_with(" _text"))?;
+        u64::from_str_radix(line.split(' ').next()?, 16).ok()
+    };
+    find().unwrap_or(0)
+}

@@ -1,0 +1,195 @@
+//! Filling a region's catalog: what a reader will need to decode the events without this kernel.
+//!
+//! Formats and the like are written before the events start. Task names and symbols are written
+//! when an event comes in that mentions one for the first time, before that event is published.
+
+use std::collections::{HashMap, HashSet};
+
+use outlive_event::{CatalogRecord, EventFormat, Symbols};
+use outlive_ring::MemoryMut;
+use outlive_ring::catalog::{CatalogLog, TASK_NAME_MAX, TaskNames};
+use outlive_ring::extension::Layout;
+
+/// Tasks whose names are remembered here, so that each is stored once: beyond, all are forgotten
+/// and stored again when they occur.
+const KNOWN_TASKS_MAX: usize = 1 << 16;
+/// Tasks that are found without hashing, by the low bits of their pid.
+const RECENT_TASKS: usize = 1 << 10;
+
+type Comm = [u8; TASK_NAME_MAX];
+
+/// Writes the catalog of one region.
+#[derive(Debug)]
+pub struct CatalogWriter<M> {
+    log: Log<M>,
+    tasks: KnownTasks<M>,
+    formats: Vec<Option<Box<EventFormat>>>,
+    /// Loaded when the first one is needed.
+    symbols: Option<Box<Symbols>>,
+    seen_addresses: HashSet<u64>,
+}
+
+impl<M: MemoryMut + Copy> CatalogWriter<M> {
+    /// Begins the catalog of a fresh region.
+    pub fn new(layout: &Layout, memory: M) -> Self {
+        Self {
+            log: Log {
+                log: CatalogLog::clear(layout, &memory),
+                memory,
+                encoded: Vec::new(),
+                dropped: 0,
+            },
+            tasks: KnownTasks {
+                table: TaskNames::clear(layout, &memory),
+                memory,
+                known: HashMap::new(),
+                recent: vec![(0, [0; TASK_NAME_MAX]); RECENT_TASKS].into(),
+            },
+            formats: Vec::new(),
+            symbols: None,
+            seen_addresses: HashSet::new(),
+        }
+    }
+
+    /// Records that did not fit, and names that had to go for newer ones.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.log.dropped + self.tasks.table.overwritten()
+    }
+
+    /// Writes a record.
+    pub fn record(&mut self, record: &CatalogRecord<'_>) {
+        self.log.append(record);
+    }
+
+    /// Writes the format of an event, and from here on looks into such events for task names and
+    /// symbols.
+    pub fn format(&mut self, system: &str, text: &str) {
+        self.record(&CatalogRecord::EventFormat { system, text });
+        // A format that is not understood is kept for the reader all the same.
+        let Ok(format) = EventFormat::parse(system, text) else {
+            return;
+        };
+        let id = usize::from(format.id);
+        if self.formats.len() <= id {
+            self.formats.resize_with(id + 1, || None);
+        }
+        self.formats[id] = Some(Box::new(format));
+    }
+
+    /// Writes a task's name, unless it is the one that is known.
+    pub fn task_name(&mut self, pid: i32, name: &[u8]) {
+        self.tasks.store(pid, name);
+    }
+
+    /// Writes what an event mentions and the catalog does not have yet.
+    pub fn note_event(&mut self, payload: &[u8]) {
+        let Some((&[id0, id1, _, _, pid0, pid1, pid2, pid3], _)) = payload.split_first_chunk()
+        else {
+            return;
+        };
+        let id = usize::from(u16::from_le_bytes([id0, id1]));
+        if let Some(Some(format)) = self.formats.get(id) {
+            if format.has_task_names() {
+                format
+                    .task_names(payload)
+                    .for_each(|(pid, name)| self.tasks.store(pid, name));
+            }
+            for address in format.symbol_addresses(payload) {
+                if address != 0 && self.seen_addresses.insert(address) {
+                    let symbols = self.symbols.get_or_insert_with(load_symbols);
+                    self.log.symbol(symbols, address);
+                }
+            }
+        }
+        self.tasks
+            .occurs(i32::from_le_bytes([pid0, pid1, pid2, pid3]));
+    }
+}
+
+/// The kernel's symbols; none where their addresses are hidden from us.
+fn load_symbols() -> Box<Symbols> {
+    let mut symbols = Symbols::default();
+    if let Ok(text) = std::fs::read_to_string("/proc/kallsyms") {
+        symbols.parse_kallsyms(&text);
+    }
+    Box::new(symbols)
+}
+
+#[derive(Debug)]
+struct Log<M> {
+    memory: M,
+    log: CatalogLog,
+    encoded: Vec<u8>,
+    dropped: u64,
+}
+
+impl<M: MemoryMut> Log<M> {
+    fn append(&mut self, record: &CatalogRecord<'_>) {
+        self.encoded.clear();
+        record.encode(&mut self.encoded);
+        if !self
+            .log
+            .append(&self.memory, record.kind() as u16, &self.encoded)
+        {
+            self.dropped += 1;
+        }
+    }
+
+    /// Writes the symbol that an address lies in, if there is one.
+    fn symbol(&mut self, symbols: &Symbols, address: u64) {
+        if let Some(symbol) = symbols.lookup(address) {
+            self.append(&CatalogRecord::Symbol {
+                address: symbol.address,
+                size: symbol.size,
+                name: symbol.name,
+                module: symbol.module,
+            });
+        }
+    }
+}
+
+/// The task names that are in the region's table already.
+#[derive(Debug)]
+struct KnownTasks<M> {
+    memory: M,
+    table: TaskNames,
+    known: HashMap<i32, Comm>,
+    recent: Box<[(i32, Comm)]>,
+}
+
+impl<M: MemoryMut> KnownTasks<M> {
+    fn store(&mut self, pid: i32, name: &[u8]) {
+        let mut comm = [0; TASK_NAME_MAX];
+        let len = name.len().min(TASK_NAME_MAX);
+        comm[..len].copy_from_slice(&name[..len]);
+        let recent = &mut self.recent[pid as usize % RECENT_TASKS];
+        if *recent == (pid, comm) {
+            return;
+        }
+        *recent = (pid, comm);
+        if self.known.len() >= KNOWN_TASKS_MAX {
+            self.known.clear();
+        }
+        if self.known.insert(pid, comm) != Some(comm) {
+            self.table.store(&self.memory, pid, &comm[..len]);
+        }
+    }
+
+    /// A task occurs: the system is asked for its name if no event has told it.
+    fn occurs(&mut self, pid: i32) {
+        let recent = &mut self.recent[pid as usize % RECENT_TASKS];
+        if pid <= 0 || recent.0 == pid {
+            return;
+        }
+        if let Some(&comm) = self.known.get(&pid) {
+            *recent = (pid, comm);
+            return;
+        }
+        match std::fs::read(format!("/proc/{pid}/comm")) {
+            Ok(name) => self.store(pid, name.strip_suffix(b"\n").unwrap_or(&name)),
+            // Gone already: not asked again, but an event may still name it.
+            Err(_) => *recent = (pid, [0; TASK_NAME_MAX]),
+        }
+    }
+}

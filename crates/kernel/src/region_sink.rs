@@ -1,0 +1,100 @@
+//! The way of the host's sub-buffers into a region.
+
+use outlive_ring::{CpuWriter, MemoryMut, Missed, Region};
+
+use crate::catalog_writer::CatalogWriter;
+use crate::cpus::CpuId;
+use crate::sink::SubbufSink;
+
+/// Takes the sub-buffers of a host instance over into a region, as they are.
+#[derive(Debug)]
+pub struct RegionSink<'r, M> {
+    region: &'r Region<M>,
+    writers: Vec<CpuWriter<'r, M>>,
+    catalog: Option<CatalogWriter<&'r M>>,
+    refused: u64,
+}
+
+impl<'r, M: MemoryMut> RegionSink<'r, M> {
+    /// A sink into a fresh region. What the events mention is written to `catalog`, if given.
+    pub fn new(region: &'r Region<M>, catalog: Option<CatalogWriter<&'r M>>) -> Self {
+        let writers = (0..region.geometry().nr_cpus())
+            .filter_map(|cpu| region.writer(cpu))
+            .collect();
+        Self {
+            region,
+            writers,
+            catalog,
+            refused: 0,
+        }
+    }
+
+    /// The region.
+    #[must_use]
+    pub fn region(&self) -> &'r Region<M> {
+        self.region
+    }
+
+    /// The region's catalog.
+    pub fn catalog(&mut self) -> Option<&mut CatalogWriter<&'r M>> {
+        self.catalog.as_mut()
+    }
+
+    /// Pieces of sub-buffers that were no whole records, or of a CPU that the region does not have.
+    /// A kernel gives none.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Seals the open sub-buffers; nothing may be written behind them.
+    pub fn close(&mut self) {
+        self.writers.iter_mut().for_each(CpuWriter::close);
+    }
+
+    fn with_writer(&mut self, cpu: CpuId, write: impl FnOnce(&mut CpuWriter<'r, M>) -> bool) {
+        let written = self.writers.get_mut(cpu.0 as usize).is_some_and(write);
+        self.refused += u64::from(!written);
+    }
+}
+
+impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
+    fn begin(&mut self, cpu: CpuId, time_stamp: u64) {
+        self.with_writer(cpu, |writer| writer.begin(time_stamp).is_ok());
+    }
+
+    fn append(&mut self, cpu: CpuId, bytes: &[u8]) {
+        let Some(writer) = self.writers.get_mut(cpu.0 as usize) else {
+            self.refused += 1;
+            return;
+        };
+        let catalog = &mut self.catalog;
+        let appended = writer.append(bytes, |event| {
+            if let Some(catalog) = catalog {
+                catalog.note_event(event.payload);
+            }
+        });
+        if appended.is_err() {
+            // Said at its place, not left out silently.
+            self.refused += 1;
+            writer.lost(Missed::Unknown);
+        }
+    }
+
+    fn end(&mut self, _cpu: CpuId) {}
+
+    fn lost(&mut self, cpu: CpuId, events: Option<u64>) {
+        let missed = events.map_or(Missed::Unknown, Missed::Events);
+        self.with_writer(cpu, |writer| {
+            writer.lost(missed);
+            true
+        });
+    }
+
+    fn settled(&mut self, cpu: CpuId, events: u64) {
+        self.with_writer(cpu, |writer| {
+            writer.settle(events);
+            true
+        });
+    }
+}
