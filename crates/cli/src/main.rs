@@ -1,2 +1,6 @@
 //! placeholder
+
+#[cfg(test)]
+mod diagnostic;
+
 fn main() {}
