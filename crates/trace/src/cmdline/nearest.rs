@@ -24,9 +24,11 @@ pub(super) fn nearest_within<'a>(
         return None;
     }
     let lower = word.to_lowercase();
+    let len = word.chars().count();
     candidates
         .into_iter()
-        .filter(|candidate| candidate.len().abs_diff(word.len()) <= WORD_LEN_MAX)
+        // Each character more or less is a change: most candidates need no closer look.
+        .filter(|candidate| candidate.chars().count().abs_diff(len) <= changes_max)
         .map(|candidate| (changes(&lower, candidate), candidate))
         .filter(|(changes, _)| *changes <= changes_max)
         .min_by_key(|(changes, _)| *changes)
