@@ -534,6 +534,9 @@ impl<'a> Parser<'a> {
         let mut entries = Vec::new();
         while self.eat(",") {
             self.expect("{")?;
+            if self.eat("}") {
+                continue;
+            }
             let value = self.int_argument()?;
             let value = value
                 .as_const()

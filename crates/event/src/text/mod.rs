@@ -22,7 +22,9 @@ use crate::value::Value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TextOptions {
-    /// Print fields instead of the print format, as the kernel's `fields` option.
+    /// Print fields instead of the print format, as the kernel's `fields` option and as the
+    /// kernel prints a previous boot. Static events (markers, stacks) keep their own form, where
+    /// the `fields` option says `UNKNOWN TYPE`.
     pub raw_fields: bool,
     /// Print the thread group behind the pid, as the kernel's `record-tgid` option.
     pub record_tgid: bool,
@@ -98,7 +100,8 @@ impl<'a> Formatter<'a> {
             .flat_map(|e| e.values(payload))
     }
 
-    /// Appends the line of one record, with its line end. (A stack trace has more lines.)
+    /// Appends the line of one record, with its line end. (A stack trace has more lines; so
+    /// has a text with line ends in it, as in the kernel.)
     ///
     /// `ts` is the record's time stamp in the trace clock, in nanoseconds if
     /// [`TextOptions::clock_in_ns`]. `payload` are the bytes from the start of the trace entry.
@@ -168,7 +171,7 @@ impl<'a> Formatter<'a> {
         push_padded(out, us % 1_000_000, 6, b'0');
     }
 
-    /// The event's text.
+    /// The event's text; that of an ordinary event with its line end.
     fn text(&self, out: &mut Vec<u8>, payload: &[u8]) {
         if payload.len() < ENTRY_HEADER_SIZE {
             out.extend_from_slice(b"[record of ");
@@ -177,14 +180,14 @@ impl<'a> Formatter<'a> {
         }
         let id = record::load(payload, 0, IntType::new(2, false)) as u16;
         let event = self.catalog.event(id);
-        if self.options.raw_fields {
-            return self.fields_text(out, id, event, payload);
-        }
         if self.push_static(out, id, event, payload) {
             return;
         }
         match event {
-            Some(event) => self.event_text(out, event, payload),
+            Some(event) => {
+                self.event_text(out, event, payload);
+                out.push(b'\n');
+            }
             None => {
                 out.extend_from_slice(b"Unknown type ");
                 push_u64(out, u64::from(id));
@@ -194,21 +197,12 @@ impl<'a> Formatter<'a> {
 
     #[inline]
     fn event_text(&self, out: &mut Vec<u8>, event: &EventFormat, payload: &[u8]) {
-        let Ok(program) = event.program() else {
-            return self.name_and_fields(out, event, payload);
-        };
-        push_name(out, event);
-        program.run(out, payload, self.catalog);
-    }
-
-    /// The text with the `fields` option, which knows only ordinary events.
-    fn fields_text(&self, out: &mut Vec<u8>, id: u16, event: Option<&EventFormat>, payload: &[u8]) {
-        match event.filter(|_| !static_events::is_static(id)) {
-            Some(event) => self.name_and_fields(out, event, payload),
-            None => {
-                out.extend_from_slice(b"UNKNOWN TYPE ");
-                push_u64(out, u64::from(id));
+        match event.program() {
+            Ok(program) if !self.options.raw_fields => {
+                push_name(out, event);
+                program.run(out, payload, self.catalog);
             }
+            _ => self.name_and_fields(out, event, payload),
         }
     }
 

@@ -22,12 +22,9 @@ const USER_STACK: u16 = 13;
 const BPUTS: u16 = 15;
 const TIMERLAT: u16 = 18;
 const RAW_DATA: u16 = 19;
-const FUNC_REPEATS: u16 = 20;
 
-/// True for the ids that the kernel gives to its own record types; ordinary events follow.
-pub(super) fn is_static(id: u16) -> bool {
-    id <= FUNC_REPEATS
-}
+/// The last of the ids that the kernel gives to its own record types; ordinary events follow.
+const LAST_STATIC: u16 = 20;
 
 impl Formatter<'_> {
     /// Appends the text of a record of a fixed id; false if it is none that is known here.
@@ -39,8 +36,9 @@ impl Formatter<'_> {
         event: Option<&EventFormat>,
         payload: &[u8],
     ) -> bool {
-        if !is_static(id) {
-            return event.is_some_and(|e| self.push_syscall(out, e, payload));
+        if id > LAST_STATIC {
+            let syscall = event.filter(|_| !self.options.raw_fields);
+            return syscall.is_some_and(|e| self.push_syscall(out, e, payload));
         }
         match id {
             FUNCTION => self.push_function(out, payload),
