@@ -275,7 +275,7 @@ fn stacks_print_as_this_kernel_prints_them() {
         }
         let mut options = TextOptions::default();
         options.sym_offset = sym_offset;
-        let ours = our_text(&kernel, &catalog, options, &records, overrun);
+        let ours = our_text(kernel, &catalog, options, &records, overrun);
         let counts = compare(kernel, &ours, |_| false);
         println!("{} lines are equal", counts.values().sum::<u64>());
     }
@@ -351,13 +351,7 @@ fn events_of_other_systems_print_as_this_kernel_prints_them() {
             catalog.tasks_mut().set_comm(pid, comm);
         }
         let overrun = overruns(&instance);
-        let ours = our_text(
-            &instance,
-            &catalog,
-            TextOptions::default(),
-            &records,
-            overrun,
-        );
+        let ours = our_text(&kernel, &catalog, TextOptions::default(), &records, overrun);
         let counts = compare(&kernel, &ours, |name| is_beyond_reach(&catalog, name));
         total.extend(counts);
     }
