@@ -225,4 +225,14 @@ mod tests {
             CpuStats::parse(&TEXT.replace("1420.137071", "99999999999999999.000000")).is_none()
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_numbers_are_parsed_or_refused(number in "[0-9.]{0,25}") {
+            if let Some(stats) = CpuStats::parse(&TEXT.replace("1420.137071", &number)) {
+                let (first, last) = stats.oldest_event_ts.bounds();
+                assert!(first <= last && stats.oldest_event_ts.is_of(first));
+            }
+        }
+    }
 }

@@ -211,4 +211,17 @@ mod tests {
             );
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn walk_over_any_bytes_ends(data in proptest::collection::vec(0_u8.., 0..DATA_BYTES)) {
+            assert!(Records::count(&data).events <= data.len() as u64);
+        }
+
+        #[test]
+        fn walk_over_any_headers_ends(headers in proptest::collection::vec(0_u32..64, 0..1020)) {
+            let events = Records::count(&words(&headers)).events;
+            assert!(events <= headers.len() as u64);
+        }
+    }
 }
