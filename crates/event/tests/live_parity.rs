@@ -242,7 +242,7 @@ fn events_print_as_this_kernel_prints_them() {
     let (plain, fields, records) = recorded(&instance, SYSTEMS, &[], "fields");
     let overrun = overruns(&instance);
     let mut catalog = catalog();
-    catalog.parse_saved_cmdlines(&fs::read(format!("{TRACEFS}/saved_cmdlines")).unwrap());
+
     for (kernel, raw_fields) in [(&plain, false), (&fields, true)] {
         for (pid, comm) in kernel.before.tasks().iter() {
             catalog.tasks_mut().set_comm(pid, comm);
