@@ -1,3 +1,57 @@
-//! Areas, the boot command line, instances, backups and generations.
+//! Where outlive keeps its traces: areas and their backings, the boot command line, and what a
+//! start keeps of the run before.
+//!
+//! An **area** is a named stretch of memory that outlives its writer ([`Area`], [`Backing`]). Its
+//! bytes are reached through a [`Mapping`]. Everything else lies in the **state folder**
+//! ([`StateDir`]), which one recorder at a time may change ([`StateLock`]). What a run leaves
+//! behind becomes a **generation** ([`Generation`]), of which [`retention`] keeps some.
+//!
+//! ```
+//! use outlive_trace::{Area, AreaRequest, Backing, StateDir};
+//!
+//! # fn main() -> Result<(), outlive_trace::Error> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("state");
+//! let state = StateDir::open(&path)?;
+//! let lock = state.try_lock_exclusive()?;
+//! let request = AreaRequest::new("trace", Backing::File, 1 << 20).with_extension(64 << 10);
+//! let area = Area::reserve(&request, &state, &lock)?;
+//! let mapping = area.map()?;
+//! assert_eq!(mapping.len(), (1 << 20) + (64 << 10));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! * `failpoints`: a process kills itself at the step that `OUTLIVE_FAILPOINT` names. For tests.
 
+#![deny(unsafe_code)]
+
+mod area;
+mod backing;
+pub mod clock;
 pub mod cmdline;
+mod devdax;
+mod durable;
+mod error;
+pub mod failpoint;
+pub mod generation;
+pub mod host;
+mod iomem;
+mod lock;
+mod mapping;
+mod name;
+pub mod retention;
+mod state;
+
+pub use area::{Area, AreaRequest, BackupMethod};
+pub use backing::Backing;
+pub use error::{Error, Holder};
+pub use generation::{
+    CopySource, Generation, GenerationState, Meta, Tidied, keep_by_copy, rotate_file_area, tidy,
+};
+pub use iomem::{IoMemory, IoMemoryProblem};
+pub use lock::{MemoryLock, StateLock};
+pub use mapping::{Access, Mapping};
+pub use state::{InstanceEntry, Instances, StateDir};
