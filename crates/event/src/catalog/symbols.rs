@@ -54,7 +54,7 @@ impl Symbols {
     /// Number of symbols.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.iter().count()
+        self.unhidden().count() + self.added.len()
     }
 
     /// True if there are none.
@@ -120,13 +120,16 @@ impl Symbols {
 
     /// All symbols in the order of their addresses.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
-        let from_table = self
-            .table
-            .iter()
-            .filter(|e| !self.added.contains_key(&e.address));
-        let mut all: Vec<&Entry> = from_table.chain(self.added.values()).collect();
+        let mut all: Vec<&Entry> = self.unhidden().chain(self.added.values()).collect();
         all.sort_by_key(|e| e.address);
         all.into_iter().map(|e| self.symbol(e))
+    }
+
+    /// The entries of the table that no added symbol hides.
+    fn unhidden(&self) -> impl Iterator<Item = &Entry> {
+        self.table
+            .iter()
+            .filter(|e| !self.added.contains_key(&e.address))
     }
 
     /// The symbol that `address` lies in.
