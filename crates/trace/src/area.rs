@@ -539,7 +539,7 @@ fn round_to_pieces(folder: &Path, total_bytes: u64) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::durable::tests::SmallTmpfs;
+    use crate::testing::{KILLED_IN, SmallTmpfs, kill_child};
     use outlive_ring::{Memory, MemoryMut};
     use std::os::unix::fs::MetadataExt;
     use tempfile::TempDir;
@@ -803,6 +803,91 @@ mod tests {
         let (_folder, state, lock) = state();
         let error = Area::reserve(&request("mem:0x100000"), &state, &lock).unwrap_err();
         assert!(matches!(error, Error::IoMemory { .. }), "{error}");
+    }
+
+    /// What a child does that is to be killed: the first half of a start, on an area of a tmpfs
+    /// whose size has changed.
+    #[test]
+    fn child_keeps_an_area_of_another_size() {
+        let Some(folder) = std::env::var_os(KILLED_IN) else {
+            return;
+        };
+        let state = StateDir::open(&Path::new(&folder).join("state")).unwrap();
+        let lock = state.try_lock_exclusive().unwrap();
+        let request = request(&format!(
+            "tmpfs:{}",
+            Path::new(&folder).join("tmpfs").display()
+        ));
+        let mut area = Area::reserve(&request.with_extension(RING), &state, &lock).unwrap();
+        area.keep(&state, &lock, &meta(1)).unwrap();
+    }
+
+    #[test]
+    fn start_killed_while_an_area_changes_its_size_loses_nothing() {
+        let Some(tmpfs) = SmallTmpfs::mount("1m") else {
+            return;
+        };
+        let steps = [
+            "copy-half",
+            "copy-named",
+            "replace-allocated",
+            "replace-live",
+        ];
+        for step in steps {
+            let (folder, state, lock) = state();
+            let path = tmpfs.path().join(step);
+            std::os::unix::fs::symlink(tmpfs.path(), folder.path().join("tmpfs")).unwrap();
+            let small = request(&format!("tmpfs:{}", tmpfs.path().display()));
+            write(&Area::reserve(&small, &state, &lock).unwrap(), 8, b"lost");
+            drop(lock);
+            let test = "area::tests::child_keeps_an_area_of_another_size";
+            kill_child(test, folder.path(), step);
+            let lock = state.try_lock_exclusive().unwrap();
+            crate::tidy(&state, &lock).unwrap();
+            let large = small.clone().with_extension(RING);
+            let mut area = Area::reserve(&large, &state, &lock).unwrap();
+            if &read(&area, 8) == b"lost" {
+                area.keep(&state, &lock, &meta(2)).unwrap();
+            }
+            assert!(area.has_wanted_size(), "{step}");
+            let kept = crate::generation::list(&state).unwrap();
+            assert_eq!(kept.len(), 1, "{step}");
+            assert_eq!(
+                &fs::read(kept[0].region_path()).unwrap()[8..12],
+                b"lost",
+                "{step}"
+            );
+            fs::rename(area.path().unwrap(), path).unwrap();
+        }
+    }
+
+    /// What a child does that is to be killed: the very first start.
+    #[test]
+    fn child_reserves_its_first_area() {
+        let Some(folder) = std::env::var_os(KILLED_IN) else {
+            return;
+        };
+        let state = StateDir::open(&Path::new(&folder).join("state")).unwrap();
+        let lock = state.try_lock_exclusive().unwrap();
+        Area::reserve(&request("file"), &state, &lock).unwrap();
+    }
+
+    #[test]
+    fn first_start_killed_at_any_step_can_be_made_again() {
+        for step in ["reserve-allocated", "reserve-live"] {
+            let (folder, state, lock) = state();
+            drop(lock);
+            kill_child(
+                "area::tests::child_reserves_its_first_area",
+                folder.path(),
+                step,
+            );
+            let lock = state.try_lock_exclusive().unwrap();
+            // Without tidying: what lies in the way is ours to remove.
+            let area = Area::reserve(&request("file"), &state, &lock).unwrap();
+            assert!(area.has_wanted_size(), "{step}");
+            assert_eq!(fs::read_dir(state.areas()).unwrap().count(), 1, "{step}");
+        }
     }
 
     /// Huge pages for the time of a test.

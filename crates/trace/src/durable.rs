@@ -325,41 +325,11 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::testing::SmallTmpfs;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use tempfile::TempDir;
-
-    /// A tmpfs of a few bytes, unmounted when dropped.
-    pub(crate) struct SmallTmpfs(TempDir);
-
-    impl SmallTmpfs {
-        /// `None`, and the reason on stderr, where mounting is not permitted.
-        pub(crate) fn mount(size: &str) -> Option<Self> {
-            use rustix::mount::{MountFlags, mount};
-
-            let folder = TempDir::new().unwrap();
-            let options = std::ffi::CString::new(format!("size={size},mode=0700")).unwrap();
-            let flags = MountFlags::NODEV | MountFlags::NOSUID;
-            match mount("none", folder.path(), "tmpfs", flags, options.as_c_str()) {
-                Ok(()) => Some(Self(folder)),
-                Err(error) => {
-                    eprintln!("skipped: cannot mount a tmpfs: {error}");
-                    None
-                }
-            }
-        }
-
-        pub(crate) fn path(&self) -> &Path {
-            self.0.path()
-        }
-    }
-
-    impl Drop for SmallTmpfs {
-        fn drop(&mut self) {
-            let _ = rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH);
-        }
-    }
 
     #[test]
     fn allocated_file_has_its_blocks_and_is_private() {

@@ -44,6 +44,9 @@ mod mapping;
 mod name;
 pub mod retention;
 mod state;
+#[cfg(test)]
+mod testing;
+pub mod tail;
 
 pub use area::{Area, AreaRequest, BackupMethod};
 pub use backing::Backing;

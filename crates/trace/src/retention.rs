@@ -264,7 +264,7 @@ fn is_on_state(state: &StateDir, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::durable::tests::SmallTmpfs;
+    use crate::testing::SmallTmpfs;
     use crate::generation::{CopySource, Meta, keep_by_copy};
     use proptest::prelude::*;
 

@@ -1,0 +1,173 @@
+//! Backup of memory by copying it.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use outlive_ring::Memory;
+
+use super::unnamed::Unnamed;
+use super::{Generation, Meta, list_instance};
+use crate::{Error, Mapping, StateDir, StateLock, durable, failpoint};
+
+/// The steps of [`keep_by_copy`], in order, for [`failpoint`].
+pub const COPY_STEPS: [&str; 6] = [
+    "copy-folder",
+    "copy-allocated",
+    "copy-half",
+    "copy-synced",
+    "copy-region",
+    "copy-named",
+];
+
+/// Bytes copied or compared at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Memory to be kept by copying.
+#[derive(Clone, Copy, Debug)]
+pub enum CopySource<'a> {
+    /// All of a file.
+    File(&'a Path),
+    /// All of a mapping: what cannot be read as a file (physical memory, device-DAX).
+    Memory(&'a Mapping),
+}
+
+impl<'a> CopySource<'a> {
+    fn len_bytes(&self) -> Result<u64, Error> {
+        match self {
+            Self::File(path) => fs::metadata(path)
+                .map(|metadata| metadata.len())
+                .map_err(Error::io("look at", path)),
+            Self::Memory(mapping) => Ok(mapping.len() as u64),
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn Read + 'a>, Error> {
+        match *self {
+            Self::File(path) => Ok(Box::new(File::open(path).map_err(Error::io("open", path))?)),
+            Self::Memory(mapping) => Ok(Box::new(MappingReader { mapping, at: 0 })),
+        }
+    }
+}
+
+/// Reads a mapping from its beginning to its end.
+struct MappingReader<'a> {
+    mapping: &'a Mapping,
+    at: usize,
+}
+
+impl Read for MappingReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let len = out.len().min(self.mapping.len() - self.at);
+        Memory::read(self.mapping, self.at, &mut out[..len]);
+        self.at += len;
+        Ok(len)
+    }
+}
+
+/// Keeps memory as a generation by copying it. When this has returned, the copy is durable and
+/// the original may be cleared.
+///
+/// If the newest generation of the instance holds the very same bytes, the start that copied them
+/// was killed before it could clear the original: nothing is copied, and that generation returned.
+///
+/// # Errors
+///
+/// [`Error::NoSpace`], [`Error::GenerationExists`], [`Error::BadName`], [`Error::Io`]. Then the
+/// original is as it was, and of the copy nothing is left that [`tidy`] would not remove.
+pub fn keep_by_copy(
+    state: &StateDir,
+    _lock: &StateLock,
+    source: CopySource<'_>,
+    meta: &Meta,
+) -> Result<Generation, Error> {
+    if let Some(newest) = list_instance(state, &meta.instance)?.pop()
+        && holds_same_bytes(&newest, source)?
+    {
+        return Ok(newest);
+    }
+    let folder = Unnamed::make(state, meta)?;
+    failpoint::reached("copy-folder");
+    if let Err(error) = copy_region(source, &folder.region()) {
+        folder.discard();
+        return Err(error);
+    }
+    failpoint::reached("copy-region");
+    folder.name()?;
+    failpoint::reached("copy-named");
+    Ok(folder.into_generation(meta))
+}
+
+fn holds_same_bytes(generation: &Generation, source: CopySource<'_>) -> Result<bool, Error> {
+    let path = generation.region_path();
+    let Ok(file) = File::open(&path) else {
+        return Ok(false);
+    };
+    if file.metadata().map_err(Error::io("look at", &path))?.len() != source.len_bytes()? {
+        return Ok(false);
+    }
+    is_same(file, source.open()?).map_err(Error::io("compare", &path))
+}
+
+/// Whether both give the same bytes until the first of them ends.
+fn is_same(a: impl Read, b: impl Read) -> io::Result<bool> {
+    let (mut a, mut b) = (a.take(u64::MAX), b.take(u64::MAX));
+    let (mut bytes_a, mut bytes_b) = (Vec::new(), Vec::new());
+    loop {
+        bytes_a.clear();
+        bytes_b.clear();
+        a.by_ref()
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut bytes_a)?;
+        b.by_ref()
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut bytes_b)?;
+        if bytes_a != bytes_b {
+            return Ok(false);
+        }
+        if bytes_a.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+/// Copies to `region.part`, and to its name when it is all there.
+fn copy_region(source: CopySource<'_>, region: &Path) -> Result<(), Error> {
+    let part = durable::with_suffix(region, ".part");
+    let len_bytes = source.len_bytes()?;
+    let mut file = durable::create_allocated(&part, len_bytes)?;
+    failpoint::reached("copy-allocated");
+    let copied =
+        copy_bytes(source.open()?, &mut file, len_bytes).map_err(Error::io("write", &part))?;
+    if copied != len_bytes {
+        return Err(Error::TooShort {
+            path: part,
+            needed_bytes: len_bytes,
+            found_bytes: copied,
+        });
+    }
+    file.sync_all().map_err(Error::io("sync", &part))?;
+    failpoint::reached("copy-synced");
+    durable::rename_new(&part, region).map_err(Error::io("rename", &part))
+}
+
+/// Copies at most `len_bytes`; returns how many there were.
+fn copy_bytes(from: impl Read, to: &mut File, len_bytes: u64) -> io::Result<u64> {
+    let mut from = from.take(len_bytes);
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut copied = 0;
+    loop {
+        let len = match from.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        if len == 0 {
+            return Ok(copied);
+        }
+        to.write_all(&chunk[..len])?;
+        copied += len as u64;
+        if copied >= len_bytes / 2 {
+            failpoint::reached("copy-half");
+        }
+    }
+}
