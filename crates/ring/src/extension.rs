@@ -84,6 +84,19 @@ impl Layout {
         }
     }
 
+    /// As [`Layout::new`], in an area of exactly `area_size` bytes: the catalog gets what is left.
+    /// `None` if the extension would not fit.
+    #[must_use]
+    pub fn in_area(ring: &Geometry, area_size: u64, names: usize) -> Option<Self> {
+        let least = Self::new(ring, 0, names);
+        let rest = area_size.checked_sub(least.area_size)?;
+        rest.is_multiple_of(PAGE as u64).then(|| Self {
+            log_len: least.log_len + rest,
+            area_size,
+            ..least
+        })
+    }
+
     /// Splits a fixed range of `area_size` bytes into a ring and its extension.
     ///
     /// # Errors

@@ -186,6 +186,9 @@ pub struct Geometry {
     nr_subbufs: u32,
 }
 
+/// CPU blocks, or what looks like one, from which a geometry is tried.
+const MAX_BLOCKS_TRIED: usize = 64;
+
 impl Geometry {
     /// More possible CPUs than Linux can be configured for on x86-64.
     pub const MAX_CPUS: u32 = 8192;
@@ -294,16 +297,69 @@ impl Geometry {
         best.map(|(_, geometry)| geometry).ok_or(not_a_region)
     }
 
-    /// How many of at most eight CPU blocks, from the first, say what this geometry implies.
+    /// Finds the geometry of a region whose size is not known, from whatever CPU block is left: its
+    /// number of sub-buffers says where the others lie.
+    pub(crate) fn find_by_blocks(memory: &impl Memory) -> Option<Self> {
+        let last = memory.len().checked_sub(SUBBUF_SIZE)?;
+        let pages = (0..=last).step_by(SUBBUF_SIZE);
+        let found = pages.flat_map(|page| {
+            RegionFormat::ALL
+                .into_iter()
+                .filter_map(move |format| Self::of_block(memory, format, page))
+        });
+        found
+            .take(MAX_BLOCKS_TRIED)
+            .max_by_key(|&(blocks, _)| blocks)
+            .map(|(_, geometry)| geometry)
+    }
+
+    /// The geometry with a CPU block in the page at `page`, and how many blocks it has.
+    fn of_block(memory: &impl Memory, format: RegionFormat, page: usize) -> Option<(u32, Self)> {
+        let first = format.buffers_offset();
+        let meta = if first / SUBBUF_SIZE == page / SUBBUF_SIZE {
+            first
+        } else {
+            page
+        };
+        let word = |offset| memory.load_u32(meta + offset);
+        let nr_subbufs = word(format.subbuf_size() + 4);
+        let possible = (Self::MIN_SUBBUFS..memory.len() as u64 / SUBBUF_SIZE as u64)
+            .contains(&nr_subbufs.into());
+        if word(format.subbuf_size()) != SUBBUF_SIZE as u32 || !possible {
+            return None;
+        }
+        let mut geometry = Self {
+            format,
+            size: 0,
+            nr_cpus: Self::MAX_CPUS,
+            nr_subbufs,
+        };
+        let fitting = (1..=Self::MAX_CPUS)
+            .take_while(|&cpus| geometry.block_offset(cpus) <= memory.len())
+            .last()?;
+        if !(0..fitting).any(|cpu| geometry.block_offset(cpu) == meta) {
+            return None;
+        }
+        let is_block = |cpu: &u32| geometry.says_the_same(memory, *cpu);
+        let blocks = (0..fitting).filter(is_block).count() as u32;
+        let nr_cpus = (0..fitting).rev().find(is_block)? + 1;
+        geometry.nr_cpus = nr_cpus;
+        geometry.size = geometry.end();
+        Some((blocks, geometry))
+    }
+
+    /// How many of at most 64 CPU blocks, spread over all, say what this geometry implies.
     fn matching_blocks(&self, memory: &impl Memory) -> u32 {
-        (0..self.nr_cpus.min(8))
-            .map(|cpu| {
-                let meta = CpuMeta::load(self, memory, cpu);
-                u32::from(
-                    meta.subbuf_size == SUBBUF_SIZE as u32 && meta.nr_subbufs == self.nr_subbufs,
-                )
-            })
-            .sum()
+        let step = self.nr_cpus.div_ceil(64) as usize;
+        let matching = (0..self.nr_cpus)
+            .step_by(step)
+            .filter(|&cpu| self.says_the_same(memory, cpu));
+        matching.count() as u32
+    }
+
+    fn says_the_same(&self, memory: &impl Memory, cpu: u32) -> bool {
+        let meta = CpuMeta::load(self, memory, cpu);
+        meta.subbuf_size == SUBBUF_SIZE as u32 && meta.nr_subbufs == self.nr_subbufs
     }
 
     /// Which kernels lay out regions so.

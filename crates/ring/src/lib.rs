@@ -50,6 +50,7 @@ pub mod extension;
 pub mod layout;
 mod memory;
 mod order;
+mod padded;
 mod reader;
 mod recovery;
 pub mod run;

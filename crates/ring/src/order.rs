@@ -16,6 +16,9 @@ pub(crate) struct Span {
     pub(crate) last: u64,
     /// Whether a seal proves the times: such a one is never rejected for the sake of others.
     pub(crate) proven: bool,
+    /// Whether it is before what the pointers say is in the ring: then it is the one that goes if it
+    /// overlaps the next, as the kernel has it.
+    pub(crate) rewound: bool,
 }
 
 impl Span {
@@ -42,7 +45,9 @@ pub(crate) fn rotate_to_oldest<T: Copy>(ring: &mut [T], span: impl Fn(&T) -> Spa
             .chain(&ring[..start])
             .map(&span)
             .collect();
-        chain(&rotated).iter().filter(|&&kept| kept).count()
+        let mut kept = alloc::vec![true; rotated.len()];
+        longest(&rotated, &mut kept);
+        kept.iter().filter(|&&kept| kept).count()
     };
     let mut best = (kept_from(0), 0);
     for &start in &descents {
@@ -61,15 +66,16 @@ const MAX_DESCENTS: usize = 8;
 ///
 /// Two neighbours are in order if the second does not end before the first begins. The most are
 /// kept; of equally many, those that end up closest together, since a damaged time stamp is
-/// seldom close to the others.
+/// seldom close to the others. Those with proven times are kept in any case.
 pub(crate) fn chain(spans: &[Span]) -> Vec<bool> {
     let mut kept = alloc::vec![true; spans.len()];
-    if spans.windows(2).all(|pair| pair[0].first <= pair[1].first) {
-        reject_overlaps(spans, &mut kept);
-        return kept;
+    if !spans.is_sorted_by_key(|span| span.first) {
+        longest(spans, &mut kept);
     }
-    longest(spans, &mut kept);
     reject_overlaps(spans, &mut kept);
+    for (kept, span) in kept.iter_mut().zip(spans) {
+        *kept |= span.proven;
+    }
     kept
 }
 
@@ -144,7 +150,8 @@ fn reject_overlaps(spans: &[Span], kept: &mut [bool]) {
             // At an end of the ring nothing bounds the hole, so it proves nothing.
             _ => 0,
         };
-        let first_is_elsewhere = !a.proven && hole(before, Some(b.first)) > a.duration();
+        let first_is_elsewhere =
+            !a.proven && (a.rewound || hole(before, Some(b.first)) > a.duration());
         let second_is_elsewhere = !b.proven && hole(Some(a.last), after) > b.duration();
         match (first_is_elsewhere, second_is_elsewhere) {
             (true, false) => kept[first_index] = false,
@@ -165,6 +172,7 @@ mod tests {
                 first,
                 last,
                 proven: false,
+                rewound: false,
             })
             .collect()
     }

@@ -13,20 +13,23 @@
 //!
 //! Where the kernel gives up a CPU or the whole region, only the damaged sub-buffers are lost.
 
+mod cpu;
+mod judge;
+
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::extension::Layout;
-use crate::layout::{BUFFERS_OFFSET, CpuMeta, MAGIC, SUBBUF_DATA, SUBBUF_HEADER, TOTAL_SIZE};
-use crate::order::{Span, chain, rotate_to_oldest};
-use crate::seal::{Seal, checksum};
-use crate::subbuf::{self, BadRecord, Commit, DROPPED, Missed};
+use crate::layout::{BUFFERS_OFFSET, MAGIC, SUBBUF_DATA, SUBBUF_HEADER, TOTAL_SIZE};
+use crate::padded::Padded;
+use crate::subbuf::{self, BadRecord, Missed};
 use crate::{Geometry, LayoutError, Memory, RegionFormat, Scratch};
+use cpu::CpuRecovery;
 
 /// Index of the `tai` clock, whose times are those of the calendar.
 const CLOCK_TAI: u32 = 8;
 /// No clock that counts from boot gets here: 18 years of nanoseconds.
-const CLOCK_MAX: u64 = 1 << 59;
+const CLOCK_END: u64 = 1 << 59;
 
 /// Damage outside of the sub-buffers. It cost nothing unless something was rejected for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub enum MetaDamage {
     TotalSize(u64),
     /// The offset of the first CPU's meta is wrong.
     BuffersOffset(u64),
+    /// The region's end is missing: only so many bytes are there.
+    CutOff(u64),
     /// The scratch area holds what no kernel writes.
     Scratch,
     /// A CPU's sub-buffer size is not 4096.
@@ -68,6 +73,7 @@ impl fmt::Display for MetaDamage {
             Self::BuffersOffset(offset) => {
                 write!(f, "mismatch of first buffer offset: {offset:#x}")
             }
+            Self::CutOff(len) => write!(f, "cut off after {len:#x} bytes"),
             Self::Scratch => f.write_str("invalid scratch area"),
             Self::SubbufSize(size) => write!(f, "invalid subbuf_size: {size}"),
             Self::NrSubbufs(n) => write!(f, "invalid nr_subbufs: {n}"),
@@ -181,6 +187,8 @@ pub struct Page {
     pub source: PageSource,
     /// Time of the last record, if a walk was needed to judge the page.
     last: Option<u64>,
+    /// Whether a seal, closed or open, proves the time stamp.
+    has_proven_time: bool,
 }
 
 impl Page {
@@ -209,14 +217,6 @@ impl Page {
             )
             .last
         })
-    }
-
-    fn span(&self) -> Span {
-        Span {
-            first: self.time_stamp,
-            last: self.last.unwrap_or(self.time_stamp),
-            proven: self.source != PageSource::Unsealed,
-        }
     }
 }
 
@@ -300,8 +300,12 @@ impl Recovery {
             Some(layout) => *layout.ring(),
             None => find_geometry(memory)?,
         };
-        let scratch = Scratch::load(&geometry, memory);
-        let mut damage = global_damage(&geometry, memory);
+        let padded = Padded::new(memory, geometry.size());
+        let scratch = Scratch::load(&geometry, &padded);
+        let mut damage = global_damage(&geometry, &padded);
+        if (memory.len() as u64) < geometry.size() {
+            damage.push(MetaDamage::CutOff(memory.len() as u64));
+        }
         if scratch.is_none() {
             damage.push(MetaDamage::Scratch);
         }
@@ -327,7 +331,8 @@ impl Recovery {
     /// Recovers one CPU; they are independent of each other.
     #[must_use]
     pub fn recover_cpu(&self, memory: &impl Memory, cpu: u32) -> RecoveredCpu {
-        CpuRecovery::new(self, memory, cpu).run()
+        let memory = Padded::new(memory, self.geometry.size());
+        CpuRecovery::new(self, &memory, cpu).run()
     }
 
     /// Entries of all CPUs.
@@ -342,10 +347,11 @@ impl Recovery {
         self.damage.is_empty() && self.cpus.iter().all(RecoveredCpu::is_whole)
     }
 
-    fn max_time_stamp(&self) -> u64 {
+    /// The trace clock does not get here; unknown clocks may.
+    fn clock_end(&self) -> u64 {
         match &self.scratch {
-            Some(scratch) if scratch.clock_id == CLOCK_TAI => u64::MAX,
-            _ => CLOCK_MAX,
+            Some(scratch) if scratch.clock_id != CLOCK_TAI => CLOCK_END,
+            _ => u64::MAX,
         }
     }
 }
@@ -355,14 +361,14 @@ fn find_geometry(memory: &impl Memory) -> Result<Geometry, LayoutError> {
     let len = memory.len() as u64 / 4096 * 4096;
     if memory.len() >= SUBBUF_HEADER + 8 && memory.load_u32(0) == MAGIC {
         let total = memory.load_u64(TOTAL_SIZE);
-        if total <= len
-            && total.is_multiple_of(4096)
-            && let Ok(geometry) = Geometry::find(memory, total)
+        if total.is_multiple_of(4096)
+            && total / 4 <= len
+            && let Ok(geometry) = Geometry::find(&Padded::new(memory, total), total)
         {
             return Ok(geometry);
         }
     }
-    Geometry::find(memory, len)
+    Geometry::find(memory, len).or_else(|error| Geometry::find_by_blocks(memory).ok_or(error))
 }
 
 fn global_damage(geometry: &Geometry, memory: &impl Memory) -> Vec<MetaDamage> {
@@ -385,395 +391,4 @@ fn global_damage(geometry: &Geometry, memory: &impl Memory) -> Vec<MetaDamage> {
         damage.push(MetaDamage::BuffersOffset(offset));
     }
     damage
-}
-
-/// A sub-buffer, judged by itself.
-#[derive(Debug, Clone, Copy)]
-enum Judged {
-    /// Never written, or emptied.
-    Empty,
-    Bad(Reason),
-    /// Kept; the reason says what is cut off.
-    Good(Page, Option<Reason>),
-}
-
-/// A sub-buffer's place in the order of writing.
-#[derive(Debug, Clone, Copy)]
-struct Item {
-    subbuf: u32,
-    judged: Judged,
-}
-
-impl Item {
-    fn page(&self) -> Option<&Page> {
-        match &self.judged {
-            Judged::Good(page, _) => Some(page),
-            _ => None,
-        }
-    }
-}
-
-struct CpuRecovery<'a, M> {
-    region: &'a Recovery,
-    memory: &'a M,
-    cpu: u32,
-    meta: CpuMeta,
-    result: RecoveredCpu,
-}
-
-impl<'a, M: Memory> CpuRecovery<'a, M> {
-    fn new(region: &'a Recovery, memory: &'a M, cpu: u32) -> Self {
-        let meta = CpuMeta::load(&region.geometry, memory, cpu);
-        Self {
-            region,
-            memory,
-            cpu,
-            meta,
-            result: RecoveredCpu {
-                cpu,
-                ..RecoveredCpu::default()
-            },
-        }
-    }
-
-    fn run(mut self) -> RecoveredCpu {
-        let head = self
-            .meta
-            .subbuf_at(&self.region.geometry, self.meta.head_buffer);
-        let commit = self
-            .meta
-            .subbuf_at(&self.region.geometry, self.meta.commit_buffer);
-        let index = self.index();
-        self.note_damage(head, commit);
-        let items = match &index {
-            Some(index) => self.ring_order(index, head, commit),
-            None => self.time_order(commit),
-        };
-        let items = self.reject_out_of_order(items);
-        self.keep(&items, index.is_some());
-        self.result.oldest = head
-            .map(|head| self.time_stamp(head))
-            .filter(|&time| time != 0);
-        self.result
-    }
-
-    fn nr_subbufs(&self) -> u32 {
-        self.region.geometry.nr_subbufs()
-    }
-
-    fn time_stamp(&self, subbuf: u32) -> u64 {
-        self.memory
-            .load_u64(self.region.geometry.subbuf_offset(self.cpu, subbuf))
-    }
-
-    /// The index array, if it is a permutation.
-    fn index(&mut self) -> Option<Vec<u32>> {
-        let n = self.nr_subbufs();
-        let mut seen = alloc::vec![false; n as usize];
-        let mut index = Vec::with_capacity(n as usize);
-        for position in 0..n {
-            let value = self
-                .memory
-                .load_u32(self.region.geometry.index_offset(self.cpu, position));
-            match seen.get_mut(value as usize) {
-                Some(seen @ false) => *seen = true,
-                _ => {
-                    self.result
-                        .damage
-                        .push(MetaDamage::Index { position, value });
-                    return None;
-                }
-            }
-            index.push(value);
-        }
-        Some(index)
-    }
-
-    fn note_damage(&mut self, head: Option<u32>, commit: Option<u32>) {
-        let (meta, damage) = (self.meta, &mut self.result.damage);
-        if meta.subbuf_size != crate::layout::SUBBUF_SIZE as u32 {
-            damage.push(MetaDamage::SubbufSize(meta.subbuf_size));
-        }
-        if meta.nr_subbufs != self.region.geometry.nr_subbufs() {
-            damage.push(MetaDamage::NrSubbufs(meta.nr_subbufs));
-        }
-        // A CPU that never came up has no head: that is no damage.
-        let never_used = meta.head_buffer == 0 && meta.commit_buffer == 0;
-        if head.is_none() && !never_used {
-            damage.push(MetaDamage::Head(meta.head_buffer));
-        }
-        if commit.is_none() && !never_used {
-            damage.push(MetaDamage::Commit(meta.commit_buffer));
-        }
-    }
-
-    /// All sub-buffers from the oldest to the newest, as the index array and the pointers say.
-    fn ring_order(&self, index: &[u32], head: Option<u32>, commit: Option<u32>) -> Vec<Item> {
-        let (reader, ring) = (index[0], &index[1..]);
-        let place_of = |subbuf: Option<u32>| ring.iter().position(|&i| Some(i) == subbuf);
-        let newest = place_of(commit).map(|place| (place + 1) % ring.len());
-        let oldest = newest.or(place_of(head)).unwrap_or(0);
-        let mut subbufs: Vec<u32> = ring[oldest..]
-            .iter()
-            .chain(&ring[..oldest])
-            .copied()
-            .collect();
-        let begun_next = subbufs.first().copied().filter(|_| newest.is_some());
-        // The reader page was taken from before the head; or the writer is still on it.
-        let place = match subbufs.iter().position(|&subbuf| Some(subbuf) == head) {
-            _ if commit == Some(reader) => subbufs.len(),
-            Some(head) => head,
-            None => 0,
-        };
-        subbufs.insert(place, reader);
-        let mut items: Vec<Item> = subbufs
-            .into_iter()
-            .map(|subbuf| self.judge(subbuf, commit, begun_next))
-            .collect();
-        self.rotate(&mut items);
-        items
-    }
-
-    /// Cuts the ring elsewhere if time says so.
-    fn rotate(&self, items: &mut [Item]) {
-        let mut good: Vec<(usize, Span)> = items
-            .iter()
-            .enumerate()
-            .filter_map(|(i, item)| Some((i, item.page()?.span())))
-            .collect();
-        let first = good.first().map(|&(i, _)| i);
-        rotate_to_oldest(&mut good, |&(_, span)| span);
-        if let Some(&(i, _)) = good.first().filter(|&&(i, _)| Some(i) != first) {
-            items.rotate_left(i);
-        }
-    }
-
-    /// All sub-buffers by time, where the index array is of no use.
-    fn time_order(&self, commit: Option<u32>) -> Vec<Item> {
-        let mut items: Vec<Item> = (0..self.nr_subbufs())
-            .map(|subbuf| self.judge(subbuf, commit, None))
-            .collect();
-        items.sort_by_key(|item| item.page().map(|page| (page.time_stamp, page.last)));
-        items
-    }
-
-    /// Judges a sub-buffer. `commit` is the commit page, as far as known, and `begun_next` the one
-    /// behind it, which may be in the middle of being begun.
-    fn judge(&self, subbuf: u32, commit: Option<u32>, begun_next: Option<u32>) -> Item {
-        let offset = self.region.geometry.subbuf_offset(self.cpu, subbuf);
-        let time_stamp = self.memory.load_u64(offset);
-        let word = Commit(self.memory.load_u64(offset + 8));
-        let seal = self
-            .region
-            .extension
-            .as_ref()
-            .and_then(|layout| Seal::load(layout, self.memory, self.cpu, subbuf));
-        let may_be_open = commit == Some(subbuf) || begun_next == Some(subbuf);
-        let judged = match seal {
-            Some(Seal { crc: Some(crc), .. })
-                if !may_be_open || seal_matches(&seal, time_stamp, word) =>
-            {
-                self.judge_sealed(offset, subbuf, time_stamp, word, seal.as_ref(), crc)
-            }
-            _ => {
-                let own = seal.filter(|seal| seal.time_stamp == time_stamp);
-                let judged = self.judge_structure(offset, subbuf, time_stamp, word);
-                match (judged, own) {
-                    // What was missed before an open sub-buffer only its seal knows.
-                    (Judged::Good(page, cut), Some(seal)) => Judged::Good(
-                        Page {
-                            missed: seal.missed.or(page.missed),
-                            ..page
-                        },
-                        cut,
-                    ),
-                    // Of an extension's ring, all but the open sub-buffer are sealed.
-                    (Judged::Good(..), None)
-                        if self.region.extension.is_some() && !may_be_open && commit.is_some() =>
-                    {
-                        Judged::Bad(Reason::SealMismatch)
-                    }
-                    (judged, _) => judged,
-                }
-            }
-        };
-        Item { subbuf, judged }
-    }
-
-    /// Judges a sub-buffer that was closed, by its seal.
-    fn judge_sealed(
-        &self,
-        offset: usize,
-        subbuf: u32,
-        time_stamp: u64,
-        word: Commit,
-        seal: Option<&Seal>,
-        crc: u32,
-    ) -> Judged {
-        let Some(seal) = seal.filter(|seal| seal.size as usize <= SUBBUF_DATA) else {
-            return Judged::Bad(Reason::SealMismatch);
-        };
-        let mut data = [0; SUBBUF_DATA];
-        let data = &mut data[..seal.size as usize];
-        self.memory.read(offset + SUBBUF_HEADER, data);
-        let header_matches = seal.time_stamp == time_stamp && word.0 == u64::from(seal.size);
-        if checksum(seal.time_stamp, data) != crc {
-            return Judged::Bad(if header_matches {
-                Reason::Checksum
-            } else {
-                Reason::SealMismatch
-            });
-        }
-        let source = if header_matches {
-            PageSource::Sealed
-        } else {
-            PageSource::RestoredFromSeal
-        };
-        if seal.size == 0 {
-            return Judged::Empty;
-        }
-        let page = Page {
-            subbuf,
-            time_stamp: seal.time_stamp,
-            size: seal.size,
-            entries: u32::from(seal.entries),
-            missed: seal.missed,
-            source,
-            last: None,
-        };
-        Judged::Good(page, None)
-    }
-
-    /// Judges a sub-buffer without a seal by its records.
-    fn judge_structure(&self, offset: usize, subbuf: u32, time_stamp: u64, word: Commit) -> Judged {
-        if word.0 == DROPPED {
-            return Judged::Bad(Reason::DroppedBefore);
-        }
-        if word.size() > SUBBUF_DATA {
-            return Judged::Bad(Reason::BadRecord(BadRecord::Commit { commit: word.0 }));
-        }
-        if word.has_stray_bits() {
-            return Judged::Bad(Reason::CommitBits(word.0));
-        }
-        if word.size() == 0 {
-            return Judged::Empty;
-        }
-        let mut data = [0; SUBBUF_DATA];
-        self.memory.read(offset + SUBBUF_HEADER, &mut data);
-        let summary = subbuf::walk(time_stamp, &data[..word.size()]);
-        let mut page = Page {
-            subbuf,
-            time_stamp,
-            size: summary.size as u32,
-            entries: summary.entries,
-            missed: word.missed(&data),
-            source: PageSource::Unsealed,
-            last: Some(summary.last),
-        };
-        if time_stamp >= self.region.max_time_stamp() || summary.last < time_stamp {
-            return Judged::Bad(Reason::TimeBeyondClock(time_stamp));
-        }
-        match summary.error {
-            None => Judged::Good(page, None),
-            // Never written memory proves that what is before it ended there.
-            Some(BadRecord::Unwritten { .. }) if summary.entries > 0 => {
-                page.size = summary.size as u32;
-                Judged::Good(page, Some(Reason::Cut { kept: page.size }))
-            }
-            Some(error) => Judged::Bad(Reason::BadRecord(error)),
-        }
-    }
-
-    /// Turns good sub-buffers whose times do not fit into bad ones.
-    fn reject_out_of_order(&self, mut items: Vec<Item>) -> Vec<Item> {
-        let spans: Vec<Span> = items
-            .iter()
-            .filter_map(|item| Some(item.page()?.span()))
-            .collect();
-        let mut kept = chain(&spans).into_iter();
-        for item in &mut items {
-            if item.page().is_some() && kept.next() == Some(false) {
-                item.judged = Judged::Bad(Reason::TimeOutOfOrder);
-            }
-        }
-        items
-    }
-
-    /// Puts what is kept into the result, and notes the gaps. `in_ring_order` says whether a bad
-    /// sub-buffer's place among the others is known.
-    fn keep(&mut self, items: &[Item], in_ring_order: bool) {
-        let is_good = |item: &Item| item.page().is_some();
-        let first = items.iter().position(is_good).unwrap_or(items.len());
-        let last = items.iter().rposition(is_good).unwrap_or(0);
-        let mut gap = false;
-        let mut after: Option<Page> = None;
-        for (i, item) in items.iter().enumerate() {
-            match item.judged {
-                Judged::Empty => {
-                    if in_ring_order && first < i && i < last {
-                        self.reject(item.subbuf, Reason::Emptied);
-                        gap = true;
-                    }
-                }
-                Judged::Bad(reason) => {
-                    self.reject(item.subbuf, reason);
-                    gap |= in_ring_order;
-                }
-                Judged::Good(mut page, cut) => {
-                    if gap && page.missed.is_none() {
-                        page.missed = Some(Missed::Unknown);
-                    }
-                    self.note_hole(after.as_ref(), Some(&page), page.missed);
-                    gap = false;
-                    if let Some(reason) = cut {
-                        self.reject(item.subbuf, reason);
-                        gap = true;
-                    } else if i < last && self.is_short(&page) {
-                        gap = self.next_says_nothing(&items[i + 1..]);
-                        if gap {
-                            self.reject(item.subbuf, Reason::Short { kept: page.size });
-                        }
-                    }
-                    self.result.entries += u64::from(page.entries);
-                    self.result.bytes += u64::from(page.size);
-                    self.result.pages.push(page);
-                    after = Some(page);
-                }
-            }
-        }
-        if gap {
-            self.note_hole(after.as_ref(), None, Some(Missed::Unknown));
-        }
-    }
-
-    fn reject(&mut self, subbuf: u32, reason: Reason) {
-        self.result.rejected.push(Rejected { subbuf, reason });
-    }
-
-    /// A writer fills a sub-buffer to its end before it goes on.
-    fn is_short(&self, page: &Page) -> bool {
-        page.source == PageSource::Unsealed && (page.size as usize) < SUBBUF_DATA - 8
-    }
-
-    fn next_says_nothing(&self, behind: &[Item]) -> bool {
-        behind
-            .iter()
-            .find_map(Item::page)
-            .is_some_and(|next| next.missed.is_none())
-    }
-
-    fn note_hole(&mut self, after: Option<&Page>, before: Option<&Page>, missed: Option<Missed>) {
-        let Some(missed) = missed else { return };
-        let geometry = &self.region.geometry;
-        self.result.holes.push(Hole {
-            after: after.map(|page| page.last(geometry, self.memory, self.cpu)),
-            before: before.map(|page| page.time_stamp),
-            missed,
-        });
-    }
-}
-
-/// Whether a sub-buffer's header is what its seal says.
-fn seal_matches(seal: &Option<Seal>, time_stamp: u64, word: Commit) -> bool {
-    seal.is_some_and(|seal| seal.time_stamp == time_stamp && word.0 == u64::from(seal.size))
 }

@@ -328,6 +328,17 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         });
     }
 
+    /// Counts events that the source had overwritten before the first one that is taken over.
+    pub fn overwritten_before(&mut self, events: u64) {
+        self.overrun = self.overrun.wrapping_add(events);
+        self.count(Counter::Overrun, events);
+    }
+
+    /// Counts events whose loss was told before without a number.
+    pub fn settle(&mut self, events: u64) {
+        self.count(Counter::Lost, events);
+    }
+
     // ---- Taking over sub-buffers of another ring ----
 
     /// Begins a sub-buffer with the time stamp of another ring's sub-buffer.

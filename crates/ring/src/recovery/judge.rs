@@ -1,0 +1,194 @@
+//! Judging a sub-buffer by itself: by its seal where it has one, else by its structure.
+//!
+//! | seal | what it means | judged by |
+//! | --- | --- | --- |
+//! | closed | these were the contents | the checksum. If neither header nor contents match and the seal is older, it is of an earlier lap and proves nothing |
+//! | open, of the commit page | it was begun with this time stamp | structure, with the seal's time stamp |
+//! | open, behind the commit page | it is being begun: what is there may be what was there before | structure |
+//! | damaged, or none | nothing | structure |
+//!
+//! The writer replaces a closed seal before it touches the sub-buffer again, so a closed seal whose
+//! sub-buffer differs is damage or, after a power loss, one that the sub-buffer outran to the disk.
+
+use super::{Page, PageSource, Reason, Recovery};
+use crate::Memory;
+use crate::layout::{SUBBUF_DATA, SUBBUF_HEADER};
+use crate::seal::{Seal, checksum};
+use crate::subbuf::{self, BadRecord, Commit, DROPPED};
+
+/// What was found.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Judged {
+    /// Never written, or emptied.
+    Empty,
+    Bad(Reason),
+    /// Kept; the reason says what is cut off.
+    Good(Page, Option<Reason>),
+}
+
+/// What the pointers say that the writer was doing with a sub-buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It is the commit page.
+    Commit,
+    /// It is behind the commit page and may be in the middle of being begun.
+    Next,
+    Other,
+}
+
+/// Judges the sub-buffers of one CPU.
+pub(super) struct Judge<'a, M> {
+    region: &'a Recovery,
+    memory: &'a M,
+    cpu: u32,
+    /// A copy of the sub-buffer that is being judged.
+    data: [u8; SUBBUF_DATA],
+}
+
+/// A sub-buffer's header as it stands in the region.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    subbuf: u32,
+    offset: usize,
+    time_stamp: u64,
+    commit: Commit,
+}
+
+impl<'a, M: Memory> Judge<'a, M> {
+    pub(super) fn new(region: &'a Recovery, memory: &'a M, cpu: u32) -> Self {
+        Self {
+            region,
+            memory,
+            cpu,
+            data: [0; SUBBUF_DATA],
+        }
+    }
+
+    pub(super) fn judge(&mut self, subbuf: u32, role: Role) -> Judged {
+        let offset = self.region.geometry.subbuf_offset(self.cpu, subbuf);
+        let header = Header {
+            subbuf,
+            offset,
+            time_stamp: self.memory.load_u64(offset),
+            commit: Commit(self.memory.load_u64(offset + 8)),
+        };
+        let layout = self.region.extension.as_ref();
+        match layout.and_then(|layout| Seal::load(layout, self.memory, self.cpu, subbuf)) {
+            None => self.by_structure(header),
+            Some(seal) => match seal.crc {
+                Some(crc) => self.by_closed_seal(header, &seal, crc),
+                None => self.by_open_seal(header, &seal, role),
+            },
+        }
+    }
+
+    fn by_closed_seal(&mut self, header: Header, seal: &Seal, crc: u32) -> Judged {
+        let size = seal.size as usize;
+        if size > SUBBUF_DATA {
+            return Judged::Bad(Reason::SealMismatch);
+        }
+        let data = &mut self.data[..size];
+        self.memory.read(header.offset + SUBBUF_HEADER, data);
+        let header_matches = seal.time_stamp == header.time_stamp && header.commit.0 == size as u64;
+        if checksum(seal.time_stamp, data) != crc {
+            return match header_matches {
+                true => Judged::Bad(Reason::Checksum),
+                false if seal.time_stamp < header.time_stamp => self.by_structure(header),
+                false => Judged::Bad(Reason::SealMismatch),
+            };
+        }
+        let source = match header_matches {
+            true => PageSource::Sealed,
+            false => PageSource::RestoredFromSeal,
+        };
+        let page = Page {
+            subbuf: header.subbuf,
+            time_stamp: seal.time_stamp,
+            size: seal.size,
+            entries: u32::from(seal.entries),
+            missed: seal.missed,
+            source,
+            last: None,
+            has_proven_time: true,
+        };
+        Judged::Good(page, None)
+    }
+
+    fn by_open_seal(&mut self, header: Header, seal: &Seal, role: Role) -> Judged {
+        if header.time_stamp != seal.time_stamp && role == Role::Next {
+            return self.by_structure(header);
+        }
+        if header.time_stamp != seal.time_stamp && role == Role::Other {
+            return Judged::Bad(Reason::SealMismatch);
+        }
+        let judged = self.by_structure(Header {
+            time_stamp: seal.time_stamp,
+            ..header
+        });
+        match judged {
+            // What was missed before an open sub-buffer only its seal knows.
+            Judged::Good(page, cut) => Judged::Good(
+                Page {
+                    missed: seal.missed.or(page.missed),
+                    has_proven_time: true,
+                    ..page
+                },
+                cut,
+            ),
+            Judged::Empty if seal.missed.is_some() => Judged::Good(
+                Page {
+                    subbuf: header.subbuf,
+                    time_stamp: seal.time_stamp,
+                    size: 0,
+                    entries: 0,
+                    missed: seal.missed,
+                    source: PageSource::Unsealed,
+                    last: Some(seal.time_stamp),
+                    has_proven_time: true,
+                },
+                None,
+            ),
+            other => other,
+        }
+    }
+
+    fn by_structure(&mut self, header: Header) -> Judged {
+        let (time_stamp, commit) = (header.time_stamp, header.commit);
+        if commit.0 == DROPPED {
+            return Judged::Bad(Reason::DroppedBefore);
+        }
+        if commit.size() > SUBBUF_DATA {
+            return Judged::Bad(Reason::BadRecord(BadRecord::Commit { commit: commit.0 }));
+        }
+        if commit.has_stray_bits() {
+            return Judged::Bad(Reason::CommitBits(commit.0));
+        }
+        if commit.size() == 0 {
+            return Judged::Empty;
+        }
+        self.memory
+            .read(header.offset + SUBBUF_HEADER, &mut self.data);
+        let summary = subbuf::walk(time_stamp, &self.data[..commit.size()]);
+        if summary.last < time_stamp {
+            return Judged::Bad(Reason::TimeBeyondClock(time_stamp));
+        }
+        let page = Page {
+            subbuf: header.subbuf,
+            time_stamp,
+            size: summary.size as u32,
+            entries: summary.entries,
+            missed: commit.missed(&self.data),
+            source: PageSource::Unsealed,
+            last: Some(summary.last),
+            has_proven_time: false,
+        };
+        match summary.error {
+            None => Judged::Good(page, None),
+            // Never written memory proves that what is before it ended there.
+            Some(BadRecord::Unwritten { .. }) if summary.entries > 0 => {
+                Judged::Good(page, Some(Reason::Cut { kept: page.size }))
+            }
+            Some(error) => Judged::Bad(Reason::BadRecord(error)),
+        }
+    }
+}
