@@ -46,7 +46,6 @@ pub mod retention;
 mod state;
 #[cfg(test)]
 mod testing;
-pub mod tail;
 
 pub use area::{Area, AreaRequest, BackupMethod};
 pub use backing::Backing;

@@ -264,8 +264,8 @@ fn is_on_state(state: &StateDir, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::SmallTmpfs;
     use crate::generation::{CopySource, Meta, keep_by_copy};
+    use crate::testing::SmallTmpfs;
     use proptest::prelude::*;
 
     fn info(instance: &str, seq: u64, bytes: u64) -> GenerationInfo {
