@@ -4,6 +4,10 @@
 //! it the bytes of the extension. Reserving finds a full disk: all blocks of a file are allocated
 //! before it has its name, and an existing file's holes are filled. An area that exists is never
 //! cleared, shortened or replaced by reserving it; what it holds is kept first ([`Area::keep`]).
+//!
+//! Not promised: on a copy-on-write file system (btrfs, ZFS) each write-back of a page needs a new
+//! block, so that one that is full can still fail a store with `SIGBUS`. Such a machine puts its
+//! areas on a tmpfs, or on another file system.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -15,7 +19,7 @@ use rustix::fs::OFlags;
 use crate::devdax::DevDax;
 use crate::generation::{self, CopySource, Generation, Meta};
 use crate::iomem::{self, IoMemory};
-use crate::lock::{self, MemoryLock};
+use crate::lock::{self, LockedFile, MemoryLock};
 use crate::{Access, Backing, Error, Mapping, StateDir, StateLock, durable, failpoint, name};
 
 /// `f_type` of a tmpfs (statfs(2)).
@@ -116,11 +120,11 @@ enum Place {
     /// A file, locked. `is_dax` asks for `MAP_SYNC`.
     File {
         path: PathBuf,
-        file: File,
+        file: LockedFile,
         is_dax: bool,
     },
     /// A device-DAX node, locked.
-    Device { path: PathBuf, file: File },
+    Device { path: PathBuf, file: LockedFile },
     /// `/dev/mem`, and the lock of the range.
     Physical {
         address: u64,
@@ -256,9 +260,9 @@ impl Area {
                 path,
                 file,
                 is_dax: true,
-            } => Mapping::of_dax_file(file, path, self.len_bytes, access),
+            } => Mapping::of_dax_file(&**file, path, self.len_bytes, access),
             Place::File { path, file, .. } | Place::Device { path, file } => {
-                Mapping::of_file(file, path, self.len_bytes, access)
+                Mapping::of_file(&**file, path, self.len_bytes, access)
             }
             Place::Physical { address, file, .. } => {
                 Mapping::of_physical(file, *address, self.len_bytes, access)
@@ -344,8 +348,7 @@ impl Area {
 
     /// Goes over to the blank file that is now at `path`.
     fn reopen(&mut self, path: PathBuf) -> Result<(), Error> {
-        let file = open_existing(&path)?;
-        lock::lock_area(&file, &path)?;
+        let file = LockedFile::of_area(open_existing(&path)?, &path)?;
         let is_dax = matches!(self.request.backing, Backing::DaxFile(_));
         self.place = Place::File { path, file, is_dax };
         self.len_bytes = self.wanted_bytes;
@@ -419,7 +422,7 @@ fn reserve_device(request: &AreaRequest, path: &Path, total_bytes: u64) -> Resul
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(path)
         .map_err(Error::io("open", path))?;
-    lock::lock_area(&file, path)?;
+    let file = LockedFile::of_area(file, path)?;
     Ok(Area {
         request: request.clone(),
         place: Place::Device {
@@ -448,11 +451,11 @@ fn reserve_file(
         Some(file) => file,
         None => create_file(lock, &path, wanted_bytes, is_dax)?,
     };
-    lock::lock_area(&file, &path)?;
+    let file = LockedFile::of_area(file, &path)?;
     is_new |= fill_holes(&file, &path, wanted_bytes)?;
     let len_bytes = file.metadata().map_err(Error::io("look at", &path))?.len();
     if is_dax {
-        Mapping::of_dax_file(&file, &path, len_bytes, Access::ReadOnly)?;
+        Mapping::of_dax_file(&*file, &path, len_bytes, Access::ReadOnly)?;
     }
     let place = Place::File { path, file, is_dax };
     Ok(Area {

@@ -7,6 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::ops::Deref;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ use crate::durable;
 use crate::{Error, Holder, host};
 
 /// A range of bytes of a file, for locking.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct ByteRange {
     start: libc::off_t,
     /// 0 is "to the end of the file, wherever that will be".
@@ -30,14 +31,63 @@ impl ByteRange {
     const ALL: Self = Self { start: 0, len: 0 };
 
     fn exclusive(self) -> libc::flock {
+        self.of_kind(libc::F_WRLCK)
+    }
+
+    fn of_kind(self, kind: libc::c_int) -> libc::flock {
         libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
+            l_type: kind as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
             l_start: self.start,
             l_len: self.len,
             // Has to be 0 for locks of an open file description.
             l_pid: 0,
         }
+    }
+}
+
+/// An open file with a lock, which ends when this is dropped.
+///
+/// Closing alone would not do: a process that another thread is about to start holds copies of
+/// all descriptors until it executes its program.
+#[derive(Debug)]
+pub(crate) struct LockedFile {
+    file: File,
+    range: ByteRange,
+}
+
+impl LockedFile {
+    /// Takes the lock of the file, open for writing. `None` if somebody has it.
+    fn try_new(file: File, range: ByteRange) -> io::Result<Option<Self>> {
+        Ok(try_lock(&file, range)?.then_some(Self { file, range }))
+    }
+
+    /// Takes the lock of an area's own file or device.
+    pub(crate) fn of_area(file: File, path: &Path) -> Result<Self, Error> {
+        Self::try_new(file, ByteRange::ALL)
+            .map_err(Error::io("lock", path))?
+            .ok_or_else(|| Error::AreaInUse {
+                path: path.to_owned(),
+            })
+    }
+}
+
+impl Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        let lock = self.range.of_kind(libc::F_UNLCK);
+        let result = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock));
+        debug_assert!(
+            result.is_ok(),
+            "a lock of ours can be given back: {result:?}"
+        );
     }
 }
 
@@ -55,16 +105,6 @@ fn is_locked(file: &File, range: ByteRange) -> io::Result<bool> {
     let mut lock = range.exclusive();
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
     Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
-}
-
-/// Takes the lock of an area's own file or device.
-pub(crate) fn lock_area(file: &File, path: &Path) -> Result<(), Error> {
-    match try_lock(file, ByteRange::ALL).map_err(Error::io("lock", path))? {
-        true => Ok(()),
-        false => Err(Error::AreaInUse {
-            path: path.to_owned(),
-        }),
-    }
 }
 
 /// Whether a recorder has the area file at `path`. `false` if there is none.
@@ -91,7 +131,7 @@ pub(crate) fn is_file_locked(path: &Path) -> Result<bool, Error> {
 #[must_use = "the lock ends when this is dropped"]
 pub struct StateLock {
     path: PathBuf,
-    _file: File,
+    _file: LockedFile,
 }
 
 impl StateLock {
@@ -99,13 +139,13 @@ impl StateLock {
     pub(crate) fn try_acquire(path: &Path) -> Result<Self, Error> {
         loop {
             let file = open_lock_file(path)?;
-            if !try_lock(&file, ByteRange::ALL).map_err(Error::io("lock", path))? {
-                let holder = read_holder(file);
+            let locked = LockedFile::try_new(file, ByteRange::ALL);
+            let Some(file) = locked.map_err(Error::io("lock", path))? else {
                 return Err(Error::Locked {
                     path: path.to_owned(),
-                    holder,
+                    holder: holder(path),
                 });
-            }
+            };
             // Somebody may have removed the file since, and a third locked a new one.
             if is_still_at(&file, path) {
                 write_holder(&file);
@@ -178,7 +218,7 @@ pub(crate) fn holder(path: &Path) -> Option<Holder> {
 #[derive(Debug)]
 #[must_use = "the lock ends when this is dropped"]
 pub struct MemoryLock {
-    _file: File,
+    _file: LockedFile,
 }
 
 impl MemoryLock {
@@ -200,9 +240,10 @@ impl MemoryLock {
         durable::private_dir(folder)?;
         let path = folder.join("memory.lock");
         let file = open_lock_file(&path)?;
-        match try_lock(&file, range).map_err(Error::io("lock", &path))? {
-            true => Ok(Self { _file: file }),
-            false => Err(Error::MemoryInUse { address, len_bytes }),
+        let locked = LockedFile::try_new(file, range).map_err(Error::io("lock", &path))?;
+        match locked {
+            Some(file) => Ok(Self { _file: file }),
+            None => Err(Error::MemoryInUse { address, len_bytes }),
         }
     }
 }
@@ -267,6 +308,19 @@ mod tests {
         drop(lock);
         assert!(!is_file_locked(&path).unwrap());
         let _again = StateLock::try_acquire(&path).unwrap();
+    }
+
+    /// The tests' own children, between their fork and their exec, held locks that had been
+    /// dropped, now and then.
+    #[test]
+    fn dropped_lock_ends_although_a_copy_of_the_descriptor_is_open() {
+        let (_folder, path) = lock_path();
+        let lock = StateLock::try_acquire(&path).unwrap();
+        let copy = lock._file.try_clone().unwrap();
+        drop(lock);
+        let _again = StateLock::try_acquire(&path).unwrap();
+        drop(copy);
+        assert!(is_file_locked(&path).unwrap());
     }
 
     #[test]
