@@ -1,6 +1,107 @@
-//! placeholder
+//! The `outlive` command: a flight recorder for Linux.
+//!
+//! Each command is a module of its own; this file reads the arguments and turns what comes back
+//! into an exit code.
 
-#[cfg(test)]
+#![forbid(unsafe_code)]
+
+mod args;
+mod background;
+mod boot;
 mod diagnostic;
+mod event_json;
+mod show;
+mod summary;
+mod target;
+mod units;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+/// The exit codes, as `--help` lists them.
+pub(crate) mod exit {
+    /// Done; for `check`: everything is whole.
+    pub(crate) const DONE: u8 = 0;
+    /// Failed; for `check`: damaged, but events were recovered.
+    pub(crate) const FAILED: u8 = 1;
+    /// Wrong usage, or a command line that `--strict` refuses; for `check`: not a region, or
+    /// nothing recoverable.
+    pub(crate) const USAGE: u8 = 2;
+    /// Another recorder runs on this state.
+    pub(crate) const LOCKED: u8 = 3;
+    /// The system refuses what is needed: no permission, no tracefs, lockdown.
+    pub(crate) const REFUSED: u8 = 4;
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::DONE
+            });
+        }
+    };
+    match run(&args) {
+        Ok(code) => ExitCode::from(code),
+        // A reader that closed the pipe (`| head`) has what it wanted.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(exit::DONE),
+        Err(error) => {
+            eprintln!("outlive: {error:#}");
+            if let Some(line) = help(&error) {
+                eprintln!("  help: {line}");
+            }
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<u8> {
+    match &args.command {
+        Command::Boot(boot) => boot::boot(args, boot),
+        Command::Show(show) => show::run(args, show),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The exit code that an error means.
+fn code(error: &anyhow::Error) -> u8 {
+    use outlive_kernel::Error as Kernel;
+    use outlive_trace::Error as Trace;
+    if let Some(error) = error.downcast_ref::<Trace>() {
+        return match error {
+            Trace::Locked { .. } => exit::LOCKED,
+            Trace::NotARegion { .. } => exit::USAGE,
+            _ => exit::FAILED,
+        };
+    }
+    match error.downcast_ref::<Kernel>() {
+        Some(
+            Kernel::NotPermitted { .. }
+            | Kernel::NoTracefs
+            | Kernel::NotMounted
+            | Kernel::ReadOnlyMount { .. }
+            | Kernel::Lockdown { .. },
+        ) => exit::REFUSED,
+        _ => exit::FAILED,
+    }
+}
+
+/// What to do about an error.
+fn help(error: &anyhow::Error) -> Option<&'static str> {
+    error
+        .downcast_ref::<outlive_kernel::Error>()
+        .and_then(|error| error.help())
+}

@@ -8,15 +8,16 @@ use crate::catalog_writer::CatalogWriter;
 use crate::error::Error;
 use crate::instance::{Instance, Instances};
 use crate::instance_name::RunId;
-use crate::names::all_tasks;
+use crate::names::scan_tasks;
 use crate::region_sink::RegionSink;
 use crate::tracefs::{EventName, Tracefs};
 
 /// The systems whose events need not be enabled to occur: `trace_marker` and the like.
 const ALWAYS: &str = "ftrace";
 /// The kernel's trace clocks by their number in a region's scratch area.
-const CLOCKS: [&str; 10] =
-    ["local", "global", "counter", "uptime", "perf", "mono", "mono_raw", "boot", "tai", "x86-tsc"];
+const CLOCKS: [&str; 10] = [
+    "local", "global", "counter", "uptime", "perf", "mono", "mono_raw", "boot", "tai", "x86-tsc",
+];
 
 /// What is to be recorded.
 #[derive(Clone, Debug)]
@@ -78,44 +79,15 @@ impl Capture {
             return Ok(RegionSink::new(region, None));
         };
         let mut catalog = CatalogWriter::new(layout, region.memory());
-        let text_addr = self.write_catalog(tracefs, &mut catalog, &run.clock)?;
-        let clock_id = CLOCKS.iter().position(|&clock| clock == run.clock).unwrap_or(0);
+        let text_addr = write_catalog(tracefs, &self.events, &run.clock, &mut catalog)?;
+        let clock_id = CLOCKS
+            .iter()
+            .position(|&clock| clock == run.clock)
+            .unwrap_or(0);
         region.store_scratch(clock_id as u32, text_addr);
         run.sequence += 1;
         run.store(layout, region.memory());
         Ok(RegionSink::new(region, Some(catalog)))
-    }
-
-    /// Writes what is known before the first event, and returns the address of `_text`.
-    fn write_catalog<M: MemoryMut + Copy>(
-        &self,
-        tracefs: &Tracefs,
-        catalog: &mut CatalogWriter<M>,
-        clock: &str,
-    ) -> Result<u64, Error> {
-        let uname = rustix::system::uname();
-        let text_addr = text_address();
-        catalog.record(&CatalogRecord::Kernel {
-            text_addr,
-            release: &uname.release().to_string_lossy(),
-            version: &uname.version().to_string_lossy(),
-            machine: &uname.machine().to_string_lossy(),
-        });
-        catalog.record(&CatalogRecord::TraceClock(clock));
-        catalog.record(&CatalogRecord::HeaderPage(&tracefs.header_page()?));
-        catalog.record(&CatalogRecord::HeaderEvent(&tracefs.header_event()?));
-        for name in tracefs.static_events(ALWAYS)?.iter().chain(&self.events) {
-            catalog.format(&name.system, &tracefs.event_format(name)?);
-        }
-        let mut printk = Catalog::new();
-        printk.parse_printk_formats(&tracefs.printk_formats().unwrap_or_default());
-        for (address, text) in printk.printk_formats() {
-            catalog.record(&CatalogRecord::PrintkFormat { address, text });
-        }
-        for task in all_tasks() {
-            catalog.task_name(task.pid, &task.comm);
-        }
-        Ok(text_addr)
     }
 
     /// Enables the events. Those that this kernel has lost since they were listed are returned
@@ -124,6 +96,38 @@ impl Capture {
         let enable = |name: &EventName| Some((name.clone(), instance.enable_event(name).err()?));
         self.events.iter().filter_map(enable).collect()
     }
+}
+
+/// Writes what is known before the first event, and returns the address of `_text`.
+pub(crate) fn write_catalog<M: MemoryMut + Copy>(
+    tracefs: &Tracefs,
+    events: &[EventName],
+    clock: &str,
+    catalog: &mut CatalogWriter<M>,
+) -> Result<u64, Error> {
+    let uname = rustix::system::uname();
+    let text_addr = text_address();
+    catalog.record(&CatalogRecord::Kernel {
+        text_addr,
+        release: &uname.release().to_string_lossy(),
+        version: &uname.version().to_string_lossy(),
+        machine: &uname.machine().to_string_lossy(),
+    });
+    catalog.record(&CatalogRecord::TraceClock(clock));
+    catalog.record(&CatalogRecord::HeaderPage(&tracefs.header_page()?));
+    catalog.record(&CatalogRecord::HeaderEvent(&tracefs.header_event()?));
+    for name in tracefs.events_of(ALWAYS)?.iter().chain(events) {
+        catalog.format(&name.system, &tracefs.event_format(name)?);
+    }
+    let mut printk = Catalog::new();
+    printk.parse_printk_formats(&tracefs.printk_formats().unwrap_or_default());
+    for (address, text) in printk.printk_formats() {
+        catalog.record(&CatalogRecord::PrintkFormat { address, text });
+    }
+    for task in scan_tasks()? {
+        catalog.task_name(task.tid, task.comm.as_bytes());
+    }
+    Ok(text_addr)
 }
 
 /// The address of `_text`; 0 where it is hidden from us.

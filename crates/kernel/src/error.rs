@@ -17,6 +17,9 @@ pub enum Error {
         /// Why the system may have refused, as far as it can be seen from here.
         cause: Refusal,
     },
+    /// An area or generation cannot be written.
+    #[error(transparent)]
+    Trace(#[from] outlive_trace::Error),
     /// This kernel was built without tracefs.
     #[error("this kernel has no tracefs")]
     NoTracefs,

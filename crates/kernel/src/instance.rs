@@ -117,6 +117,24 @@ impl Instance {
         self.write("buffer_size_kb", &kib_per_cpu.to_string())
     }
 
+    /// The size of a CPU's buffer, in KiB.
+    ///
+    /// # Errors
+    /// The CPU is not there, or the file holds no number.
+    pub fn buffer_size_kb(&self, cpu: CpuId) -> Result<u64, Error> {
+        let path = self.cpu_file(cpu, "buffer_size_kb");
+        let text = read_text(&path)?;
+        // `7 (expanded: 1408)` before the first use.
+        let number = text
+            .split([' ', '\n', ')'])
+            .filter_map(|word| word.parse().ok())
+            .max();
+        number.ok_or_else(|| Error::Malformed {
+            path,
+            what: "no size".into(),
+        })
+    }
+
     /// The clocks of this kernel, and the index of the one in use.
     ///
     /// # Errors

@@ -43,6 +43,7 @@
 #[cfg(test)]
 extern crate self as outlive_kernel;
 
+mod capture;
 mod catalog_writer;
 mod clock;
 #[cfg(test)]
@@ -59,6 +60,7 @@ mod follower;
 mod instance;
 mod instance_name;
 mod kallsyms;
+mod leftover;
 #[allow(
     unsafe_code,
     reason = "the mapping of trace_pipe_raw is read here and nowhere else"
@@ -76,6 +78,7 @@ mod stats;
 mod subbuf;
 mod tracefs;
 
+pub use capture::Capture;
 pub use catalog_writer::CatalogWriter;
 pub use clock::{ClockPair, clock_pair};
 pub use cpus::{CpuId, nr_cpu_ids, online_cpus, possible_cpus};
@@ -85,6 +88,7 @@ pub use follower::{CpuFollower, EventCount, Progress};
 pub use instance::{Instance, Instances};
 pub use instance_name::{InstanceName, RunId, StateId};
 pub use kallsyms::{Kallsyms, Module, Symbol, loaded_modules};
+pub use leftover::{Collected, collect_leftovers};
 pub use mapped::PAGE_BYTES;
 pub use names::{TaskName, scan_tasks, task_name};
 pub use reader::CpuReader;

@@ -1,5 +1,6 @@
 //! The way of the host's sub-buffers into a region.
 
+use outlive_ring::extension::{Counter, count};
 use outlive_ring::{CpuWriter, MemoryMut, Missed, Region};
 
 use crate::catalog_writer::CatalogWriter;
@@ -45,6 +46,19 @@ impl<'r, M: MemoryMut> RegionSink<'r, M> {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// Counts events that the host's ring had overwritten before the first one that came here.
+    pub fn overwritten_before(&self, cpu: CpuId, events: u64) {
+        if let Some(layout) = self.region.extension() {
+            count(
+                layout,
+                self.region.memory(),
+                cpu.0,
+                Counter::Overrun,
+                events,
+            );
+        }
     }
 
     /// Seals the open sub-buffers; nothing may be written behind them.

@@ -80,6 +80,22 @@ impl Tracefs {
         Ok(parse_available_events(&self.read("available_events")?))
     }
 
+    /// The events of one system, also those of `ftrace` that `available_events` leaves out.
+    ///
+    /// # Errors
+    /// There is no such system, or its folder cannot be read.
+    pub fn events_of(&self, system: &str) -> Result<Vec<EventName>, Error> {
+        let folder = self.root.join("events").join(system);
+        let entries = std::fs::read_dir(&folder).map_err(|e| Error::io("list", &folder, e))?;
+        let mut events: Vec<EventName> = entries
+            .flatten()
+            .filter(|entry| entry.path().join("format").is_file())
+            .map(|entry| EventName::new(system, &entry.file_name().to_string_lossy()))
+            .collect();
+        events.sort();
+        Ok(events)
+    }
+
     /// The `format` file of an event.
     ///
     /// # Errors

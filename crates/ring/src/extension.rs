@@ -337,7 +337,7 @@ impl Counters {
 }
 
 /// Adds to a counter. There is one writer of each, so load and store suffice.
-pub(crate) fn count(layout: &Layout, memory: &impl MemoryMut, cpu: u32, counter: Counter, by: u64) {
+pub fn count(layout: &Layout, memory: &impl MemoryMut, cpu: u32, counter: Counter, by: u64) {
     let offset = layout.counter(cpu, counter);
     memory.store_u64(offset, memory.load_u64(offset).wrapping_add(by));
 }

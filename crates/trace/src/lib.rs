@@ -43,9 +43,13 @@ mod lock;
 mod mapping;
 mod name;
 pub mod retention;
+pub mod start;
 mod state;
+pub mod tail;
 #[cfg(test)]
 mod testing;
+pub mod verdict;
+pub mod view;
 
 pub use area::{Area, AreaRequest, BackupMethod};
 pub use backing::Backing;
@@ -56,4 +60,6 @@ pub use generation::{
 pub use iomem::{IoMemory, IoMemoryProblem};
 pub use lock::{MemoryLock, StateLock};
 pub use mapping::{Access, Mapping};
+pub use start::{Live, Start, Started, Step};
 pub use state::{InstanceEntry, Instances, StateDir};
+pub use verdict::Verdict;

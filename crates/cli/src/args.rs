@@ -1,0 +1,154 @@
+//! The arguments of the command.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use outlive_trace::Backing;
+use outlive_trace::cmdline::EventToken;
+
+use crate::units::parse_duration;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; check: everything is whole
+  1  failed; check: damaged, but events were recovered
+  2  wrong usage, a command line that --strict refuses; check: not a region, or nothing recoverable
+  3  another recorder runs on this state
+  4  the system refuses what is needed: no permission, no tracefs, lockdown";
+
+const EXAMPLES: &str = "\
+Example:
+  outlive boot 'reserve_mem=100M:12M:trace trace_instance=boot_mapped^@trace,sched \\
+                trace_instance=backup=boot_mapped'
+  ... the machine, or outlive, dies; the same line again; then:
+  outlive show backup --last 1s";
+
+/// A flight recorder for Linux: tracing that outlives the crash.
+#[derive(Debug, Parser)]
+#[command(name = "outlive", version, about, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(crate) struct Args {
+    /// The state folder: live areas, generations, and what the last start configured
+    /// [default: /var/lib/outlive for root, else outlive in the XDG state folder]
+    #[arg(long, global = true, env = "OUTLIVE_STATE", value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Boot(BootArgs),
+    Show(ShowArgs),
+}
+
+/// Keep what the previous run left, then record until SIGINT or SIGTERM
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive boot 'reserve_mem=12M:4096:trace trace_instance=boot_mapped@trace,sched,irq'
+
+The command line is the kernel's: see docs/command-line.md. Without one it is read from
+/etc/outlive/cmdline. What the start does is said on standard error, step by step.")]
+pub(crate) struct BootArgs {
+    /// The boot command line
+    pub(crate) cmdline: Option<String>,
+    /// Read the command line from a file, which may have comments (#) and line breaks
+    #[arg(long, value_name = "FILE", conflicts_with = "cmdline")]
+    pub(crate) cmdline_file: Option<PathBuf>,
+    /// Refuse to start if anything in the command line is wrong
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Where an area lives: file, file:/PATH, tmpfs, tmpfs:/PATH, hugetlbfs:/PATH, dax:/PATH,
+    /// devdax:/dev/daxR.N or mem:0xADDRESS
+    #[arg(long = "area", value_name = "NAME=BACKING", value_parser = parse_area)]
+    pub(crate) areas: Vec<(String, Backing)>,
+    /// Time between two looks at the host's ring
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// Write areas on disk files back this often, for crashes of the whole machine
+    /// [default: when the kernel does]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) flush: Option<Duration>,
+    /// Size of the host's ring per CPU in KiB, from which events are taken even after our death
+    /// [default: a quarter of the region, 1024 to 16384]
+    #[arg(long, value_name = "KIB")]
+    pub(crate) host_buffer: Option<u64>,
+    /// Generations to keep of each instance
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) keep: u32,
+    /// Bytes of generations to keep (K, M, G); the newest is always kept
+    /// [default: a tenth of the file system]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub(crate) keep_bytes: Option<u64>,
+    /// Age of generations to keep [default: any]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) keep_age: Option<Duration>,
+}
+
+/// Show events as the kernel's trace file does
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive show backup --last 5s --event sched_switch
+  outlive show memory.bin --formats ./events")]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Only this CPU
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu: Option<u32>,
+    /// Only the last part of the time
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) last: Option<Duration>,
+    /// Only these events: sys, sys:event, event, or a pattern with * and ?
+    #[arg(long, value_name = "GLOB", value_parser = parse_event)]
+    pub(crate) event: Option<EventToken>,
+    /// Wait for more events of a live instance
+    #[arg(long, conflicts_with = "last")]
+    pub(crate) follow: bool,
+    /// Print fields instead of the event's print format
+    #[arg(long)]
+    pub(crate) raw_fields: bool,
+    /// One JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a command looks at.
+#[derive(Debug, Parser)]
+pub(crate) struct TargetArgs {
+    /// An instance (boot_mapped), its backup (backup), a generation (boot_mapped/12), or a file
+    #[arg(value_name = "NAME|FILE")]
+    pub(crate) name: String,
+    /// Formats for a region that a kernel wrote: a copy of tracefs' events folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) formats: Option<PathBuf>,
+}
+
+fn parse_area(text: &str) -> Result<(String, Backing), String> {
+    let (name, backing) = text
+        .split_once('=')
+        .ok_or("expected NAME=BACKING, as in trace=tmpfs")?;
+    if name.is_empty() {
+        return Err("expected the area's name before =".into());
+    }
+    Ok((
+        name.to_owned(),
+        backing
+            .parse()
+            .map_err(|error: outlive_trace::Error| error.to_string())?,
+    ))
+}
+
+fn parse_event(text: &str) -> Result<EventToken, String> {
+    EventToken::new(text).map_err(|diagnostic| diagnostic.message)
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let parsed = outlive_trace::cmdline::memparse(text);
+    if parsed.len == 0 || parsed.len != text.len() {
+        return Err("expected a size, as in 500M".into());
+    }
+    Ok(parsed.value)
+}

@@ -1,0 +1,495 @@
+//! `outlive boot`: keeps what the previous run left, then records until it is told to stop.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use outlive_kernel::{
+    Access, Capture, EventName, Instance, Instances, Pace, Recorder, RegionSink, RunId, StateId,
+    Tick, Tracefs, clock_pair, nr_cpu_ids,
+};
+use outlive_ring::extension::{ClockPair, Heartbeat, store_clock_pair};
+use outlive_ring::{RawMemory, Region, RunRecord};
+use outlive_trace::cmdline::{self, CommandLine, Diagnostic, OptionScope};
+use outlive_trace::retention::Policy;
+use outlive_trace::start::close_run;
+use outlive_trace::{Live, Mapping, Start, Started, StateDir, Step};
+
+use crate::args::{Args, BootArgs};
+use crate::background::{self, Background};
+use crate::{diagnostic, exit, units};
+
+/// Where the command line is looked for when none is given.
+const CMDLINE_FILE: &str = "/etc/outlive/cmdline";
+/// A command line file that is longer is none.
+const CMDLINE_MAX: u64 = 1 << 20;
+/// Time between two signs of life.
+const HEARTBEAT_NS: u64 = 1_000_000_000;
+/// Time between two clock pairs.
+const CLOCK_PAIR_NS: u64 = 10_000_000_000;
+
+/// Says on standard error what happens.
+macro_rules! say {
+    ($($arg:tt)*) => { eprintln!("outlive: {}", format_args!($($arg)*)) };
+}
+pub(crate) use say;
+
+/// A command line and where it is from.
+struct Source {
+    origin: String,
+    text: String,
+    is_file: bool,
+}
+
+pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let source = source(boot)?;
+    let parsed = if source.is_file {
+        CommandLine::parse_file(&source.text)
+    } else {
+        CommandLine::parse(&source.text)
+    };
+    let mut diagnostics = parsed.diagnostics.clone();
+    let tracefs = Tracefs::find();
+    let events = match &tracefs {
+        Ok(tracefs) => resolve_events(&parsed, tracefs, &mut diagnostics)?,
+        Err(_) => Vec::new(),
+    };
+    eprint!(
+        "{}",
+        diagnostic::render(&source.origin, &source.text, &diagnostics)
+    );
+    if boot.strict && diagnostics.iter().any(Diagnostic::is_refused_by_strict) {
+        say!("refused to start (--strict): nothing was touched");
+        return Ok(exit::USAGE);
+    }
+    let tracefs = tracefs?;
+    if events.iter().all(|(_, events)| events.is_empty()) {
+        say!("nothing to record: no instance of the command line has events; nothing was touched");
+        return Ok(exit::USAGE);
+    }
+    let path = match &args.state {
+        Some(path) => path.clone(),
+        None => StateDir::default_path()?,
+    };
+    let state = StateDir::open(&path)?;
+    say!("state {}", state.path().display());
+    let start = Start {
+        state: &state,
+        cmdline: &parsed,
+        text: &source.text,
+        backings: &boot.areas,
+        nr_cpus: nr_cpu_ids()?,
+        program: ("outlive", env!("CARGO_PKG_VERSION")),
+    };
+    let started = start.run(|step| tell(&step))?;
+    tell_backups(&parsed, &started);
+    let recording = Recording {
+        boot,
+        tracefs: &tracefs,
+        state: &state,
+        cmdline: &parsed,
+        events,
+    };
+    recording.run(started, &stop)?;
+    Ok(exit::DONE)
+}
+
+fn source(boot: &BootArgs) -> Result<Source> {
+    if let Some(text) = &boot.cmdline {
+        return Ok(Source {
+            origin: "command line".into(),
+            text: text.clone(),
+            is_file: false,
+        });
+    }
+    let path = boot
+        .cmdline_file
+        .as_deref()
+        .unwrap_or(Path::new(CMDLINE_FILE));
+    let file = std::fs::File::open(path).with_context(|| match boot.cmdline_file {
+        Some(_) => format!("cannot read {}", path.display()),
+        None => format!("no command line given, and cannot read {}", path.display()),
+    })?;
+    let mut text = String::new();
+    file.take(CMDLINE_MAX)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Source {
+        origin: path.display().to_string(),
+        text,
+        is_file: true,
+    })
+}
+
+/// The events of each instance, by its name.
+type EventsByInstance = Vec<(String, Vec<EventName>)>;
+
+fn resolve_events(
+    cmdline: &CommandLine,
+    tracefs: &Tracefs,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<EventsByInstance> {
+    let available: Vec<(String, String)> = tracefs
+        .available_events()?
+        .into_iter()
+        .map(|name| (name.system, name.event))
+        .collect();
+    let mut resolved = Vec::new();
+    for instance in &cmdline.instances {
+        let (events, problems) = cmdline::resolve(&instance.events, &available);
+        diagnostics.extend(problems);
+        let events = events
+            .iter()
+            .map(|(system, event)| EventName::new(system, event))
+            .collect();
+        resolved.push((instance.name.clone(), events));
+    }
+    Ok(resolved)
+}
+
+fn tell(step: &Step<'_>) {
+    match step {
+        Step::Tidied(tidied) => {
+            for path in &tidied.completed {
+                say!(
+                    "completed what an interrupted start had begun: {}",
+                    path.display()
+                );
+            }
+            for path in &tidied.left {
+                say!("left as it is, its name is taken: {}", path.display());
+            }
+        }
+        Step::Reserved(area) => {
+            let place = area.path().map_or_else(
+                || area.backing().to_string(),
+                |path| path.display().to_string(),
+            );
+            say!(
+                "area {}: {} at {place}",
+                area.name(),
+                units::size(area.ring_bytes())
+            );
+        }
+        Step::Kept(generation, verdict) => {
+            say!(
+                "{}: previous run kept as {}/{} ({verdict})",
+                generation.instance(),
+                generation.instance(),
+                generation.seq()
+            );
+        }
+        Step::NothingToKeep(name) => say!("{name}: the previous run had recorded nothing"),
+        _ => {}
+    }
+}
+
+fn tell_backups(cmdline: &CommandLine, started: &Started) {
+    use outlive_trace::cmdline::InstanceKind;
+    for instance in &cmdline.instances {
+        if let InstanceKind::Backup { source } = &instance.kind
+            && let Some(live) = started
+                .live
+                .iter()
+                .find(|live| live.instance.name == *source)
+        {
+            match &live.kept {
+                Some(kept) => say!(
+                    "{}: backup of {source}, read-only: {source}/{}",
+                    instance.name,
+                    kept.seq()
+                ),
+                None => say!("{}: nothing of {source} to back up yet", instance.name),
+            }
+        }
+    }
+}
+
+/// What the recording needs beside what the start brought into being.
+struct Recording<'a> {
+    boot: &'a BootArgs,
+    tracefs: &'a Tracefs,
+    state: &'a StateDir,
+    cmdline: &'a CommandLine,
+    events: EventsByInstance,
+}
+
+impl Recording<'_> {
+    fn run(&self, started: Started, stop: &AtomicBool) -> Result<()> {
+        let Started {
+            lock, run, live, ..
+        } = started;
+        let instances = Instances::new(
+            self.tracefs,
+            StateId(u64::from_str_radix(self.state.id(), 16)?),
+        );
+        let regions = live
+            .iter()
+            .map(Live::lay_out)
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut hosts = Vec::new();
+        let mut sinks = Vec::new();
+        let mut runs = Vec::new();
+        for (live, region) in live.iter().zip(&regions) {
+            let mut run = RunRecord {
+                instance: live.instance.name.clone(),
+                poll_interval_ns: nanos(self.boot.interval),
+                ..run.clone()
+            };
+            let prepared = self
+                .capture(live)
+                .prepare(self.tracefs, &instances, region, &mut run);
+            let (host, sink) = match prepared {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    remove_all(hosts);
+                    return Err(error.into());
+                }
+            };
+            hosts.push(host);
+            sinks.push(sink);
+            runs.push(run);
+        }
+        let background = Background {
+            tracefs: self.tracefs,
+            instances: &instances,
+            state: self.state,
+            lock: &lock,
+            run: RunId(u128::from_be_bytes(run.run_id.0)),
+            sequence: run.run_sequence,
+            policy: self.policy()?,
+            kept: live.iter().filter_map(|live| live.kept.clone()).collect(),
+        };
+        let mappings: Vec<&Mapping> = live.iter().map(Live::mapping).collect();
+        let recorder = match Recorder::new(hosts.iter().cloned(), Access::default()) {
+            Ok(recorder) => recorder,
+            Err(error) => {
+                remove_all(hosts);
+                return Err(error.into());
+            }
+        };
+        for (live, host) in live.iter().zip(&hosts) {
+            if live.instance.flags.is_traceoff {
+                host.set_tracing_on(false)?;
+            }
+        }
+        for (live, host) in live.iter().zip(&hosts) {
+            let capture = self.capture(live);
+            let failed = capture.start(host);
+            for (name, error) in &failed {
+                say!("{}: cannot enable {name}: {error}", live.instance.name);
+            }
+            self.tell_recording(live, capture.events.len() - failed.len());
+        }
+        let signs = Signs::begin(&hosts, &regions)?;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let pair = (Mutex::new(false), Condvar::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                background.run();
+                background::flush(self.boot.flush, &mappings, &pair);
+            });
+            let recorded = record(self.boot, recorder, sinks, &hosts, runs, signs, stop);
+            *pair
+                .0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+            pair.1.notify_all();
+            recorded
+        })?;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        remove_all(hosts);
+        say!("closed cleanly");
+        Ok(())
+    }
+
+    fn capture(&self, live: &Live) -> Capture {
+        let name = &live.instance.name;
+        let events = self.events.iter().find(|(instance, _)| instance == name);
+        let per_cpu =
+            live.layout().ring().size() / u64::from(live.layout().ring().nr_cpus()) / 1024;
+        Capture {
+            name: name.clone(),
+            events: events.map(|(_, events)| events.clone()).unwrap_or_default(),
+            clock: self
+                .cmdline
+                .trace_clock
+                .map(|clock| clock.name().to_owned()),
+            options: self
+                .cmdline
+                .trace_options
+                .iter()
+                .filter(|option| option.scope == OptionScope::Recording)
+                .map(|option| (option.name.to_owned(), option.is_on))
+                .collect(),
+            ring_kib_per_cpu: self
+                .boot
+                .host_buffer
+                .unwrap_or((per_cpu / 4).clamp(1024, 16384)),
+        }
+    }
+
+    fn tell_recording(&self, live: &Live, events: usize) {
+        let off = if live.instance.flags.is_traceoff {
+            ", switched off (traceoff)"
+        } else {
+            ""
+        };
+        say!(
+            "{}: recording {events} events on {} CPUs, polled every {}{off}",
+            live.instance.name,
+            live.layout().ring().nr_cpus(),
+            units::span(nanos(self.boot.interval)),
+        );
+    }
+
+    fn policy(&self) -> Result<Policy> {
+        let mut policy = Policy::default_for(self.state)?;
+        policy.count = Some(self.boot.keep);
+        if let Some(bytes) = self.boot.keep_bytes {
+            policy.bytes = Some(bytes);
+        }
+        policy.age_ns = self.boot.keep_age.map(nanos);
+        Ok(policy)
+    }
+}
+
+/// Host instances that are not needed any more. One that stays is collected by the next start.
+fn remove_all(hosts: Vec<Instance>) {
+    for host in hosts {
+        let name = host.name().to_string();
+        if let Err(error) = host.remove() {
+            say!("the host instance {name} stays until the next start: {error}");
+        }
+    }
+}
+
+/// The signs of life in each region: heartbeat and clock pairs.
+struct Signs {
+    pairs: u64,
+    last_beat_ns: u64,
+    last_pair_ns: u64,
+}
+
+impl Signs {
+    fn begin(hosts: &[Instance], regions: &[Region<RawMemory<'_>>]) -> Result<Self> {
+        let now = outlive_trace::clock::monotonic_ns();
+        let mut signs = Self {
+            pairs: 0,
+            last_beat_ns: 0,
+            last_pair_ns: now,
+        };
+        signs.pair(hosts, regions.iter());
+        Ok(signs)
+    }
+
+    /// Stores a clock pair. Without one, the reader lacks a wall clock but no event.
+    fn pair<'r>(
+        &mut self,
+        hosts: &[Instance],
+        regions: impl Iterator<Item = &'r Region<RawMemory<'r>>>,
+    ) {
+        for (host, region) in hosts.iter().zip(regions) {
+            let pair = host.cpus().ok().and_then(|cpus| {
+                cpus.first()
+                    .and_then(|&cpu| clock_pair(&host.stats(cpu).ok()?).ok())
+            });
+            let (Some(pair), Some(layout)) = (pair, region.extension()) else {
+                continue;
+            };
+            let pair = ClockPair {
+                trace: pair.trace,
+                monotonic_ns: pair.monotonic_ns,
+                boottime_ns: pair.boottime_ns,
+                realtime_ns: pair.realtime_ns,
+                error_ns: pair.error_ns,
+            };
+            store_clock_pair(layout, region.memory(), self.pairs, pair);
+        }
+        self.pairs += 1;
+    }
+
+    fn tick(
+        &mut self,
+        hosts: &[Instance],
+        sinks: &mut [RegionSink<'_, RawMemory<'_>>],
+        tick: &Tick,
+    ) {
+        if tick.now_ns.saturating_sub(self.last_beat_ns) >= HEARTBEAT_NS {
+            self.last_beat_ns = tick.now_ns;
+            let now = outlive_trace::clock::read();
+            for sink in sinks.iter_mut() {
+                let catalog_dropped = sink.catalog().map_or(0, |catalog| catalog.dropped());
+                let beat = Heartbeat {
+                    monotonic_ns: now.monotonic_ns,
+                    boottime_ns: now.boottime_ns,
+                    realtime_ns: now.realtime_ns,
+                    max_delay_ns: tick.delays.max_ns,
+                    polls: tick.delays.polls,
+                    catalog_dropped,
+                };
+                if let Some(layout) = sink.region().extension() {
+                    beat.store(layout, sink.region().memory());
+                }
+            }
+        }
+        if tick.now_ns.saturating_sub(self.last_pair_ns) >= CLOCK_PAIR_NS {
+            self.last_pair_ns = tick.now_ns;
+            self.pair(hosts, sinks.iter().map(RegionSink::region));
+        }
+    }
+}
+
+/// Polls until told to stop, then takes the last events and closes the regions.
+fn record(
+    boot: &BootArgs,
+    mut recorder: Recorder,
+    mut sinks: Vec<RegionSink<'_, RawMemory<'_>>>,
+    hosts: &[Instance],
+    mut runs: Vec<RunRecord>,
+    mut signs: Signs,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let mut pace = Pace::default();
+    pace.interval = boot.interval;
+    recorder.run(&mut sinks, stop, &pace, |sinks, tick| {
+        signs.tick(hosts, sinks, tick)
+    })?;
+    let delays = *recorder.delays();
+    for host in hosts {
+        host.set_tracing_on(false)?;
+    }
+    for (source, sink) in recorder.into_sources().iter_mut().zip(&mut sinks) {
+        source.finish(sink)?;
+        sink.close();
+        if sink.refused() > 0 {
+            say!(
+                "{} pieces of sub-buffers were no whole records",
+                sink.refused()
+            );
+        }
+    }
+    signs.pair(hosts, sinks.iter().map(RegionSink::region));
+    for (sink, run) in sinks.iter().zip(&mut runs) {
+        if let Some(layout) = sink.region().extension() {
+            close_run(run, layout, sink.region().memory());
+        }
+    }
+    say!(
+        "{} looks at the host's ring, {} apart at most",
+        delays.polls,
+        units::span(delays.max_ns)
+    );
+    Ok(())
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

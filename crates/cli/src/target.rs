@@ -1,0 +1,185 @@
+//! What a command's NAME or FILE stands for.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use outlive_event::Catalog;
+use outlive_trace::start::PATH_KEY;
+use outlive_trace::view::View;
+use outlive_trace::{Generation, InstanceEntry, StateDir, Verdict, generation};
+
+use crate::args::{Args, TargetArgs};
+
+/// Something that has events.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// A file with a region.
+    File(PathBuf),
+    /// The live area of an instance, recorded into now or not.
+    Live { path: PathBuf, is_running: bool },
+    /// What an earlier run left.
+    Generation(Generation),
+}
+
+/// The state folder that was asked for, if it is there.
+pub(crate) fn existing_state(args: &Args) -> Result<Option<StateDir>> {
+    let path = match &args.state {
+        Some(path) => path.clone(),
+        None => StateDir::default_path()?,
+    };
+    Ok(StateDir::open_existing(&path)?)
+}
+
+impl Target {
+    /// Finds what is meant: an instance, a backup, a generation, or a file.
+    pub(crate) fn find(args: &Args, name: &str) -> Result<Self> {
+        let state = existing_state(args)?;
+        if let Some(state) = &state
+            && let Some(target) = Self::in_state(state, name)?
+        {
+            return Ok(target);
+        }
+        let path = Path::new(name);
+        if path.join("region").is_file() {
+            return Ok(Self::File(path.join("region")));
+        }
+        if path.exists() {
+            return Ok(Self::File(path.to_owned()));
+        }
+        match state {
+            Some(state) => {
+                let known = known_names(&state)?;
+                bail!(
+                    "no instance, generation or file {name:?}; {} has: {}",
+                    state.path().display(),
+                    if known.is_empty() {
+                        "nothing yet".to_owned()
+                    } else {
+                        known.join(", ")
+                    }
+                )
+            }
+            None => bail!("no file {name:?}, and no state folder in which it could be an instance"),
+        }
+    }
+
+    fn in_state(state: &StateDir, name: &str) -> Result<Option<Self>> {
+        if let Some((instance, seq)) = name.rsplit_once('/')
+            && let Ok(seq) = seq.parse::<u64>()
+            && let Ok(generations) = generation::list_instance(state, instance)
+            && let Some(found) = generations.into_iter().find(|g| g.seq() == seq)
+        {
+            return Ok(Some(Self::Generation(found)));
+        }
+        let configured = state.read_instances()?;
+        match configured.instances.iter().find(|entry| entry.name == name) {
+            Some(entry) => Self::of_instance(state, entry).map(Some),
+            // Of an instance that is no longer configured, what it left.
+            None => Ok(newest(state, name)?.map(Self::Generation)),
+        }
+    }
+
+    fn of_instance(state: &StateDir, entry: &InstanceEntry) -> Result<Self> {
+        if let Some(source) = &entry.source {
+            return newest(state, source)?
+                .map(Self::Generation)
+                .with_context(|| {
+                    format!(
+                        "{} is empty: no earlier run of {source} left anything",
+                        entry.name
+                    )
+                });
+        }
+        if let Some(path) = live_path(entry) {
+            return Ok(Self::Live {
+                path,
+                is_running: state.is_locked()?,
+            });
+        }
+        newest(state, &entry.name)?
+            .map(Self::Generation)
+            .with_context(|| {
+                format!(
+                    "{} has no area in a file, and no earlier run of it is kept",
+                    entry.name
+                )
+            })
+    }
+
+    /// Opens it for reading. What is odd but no reason to stop is said on standard error.
+    pub(crate) fn open(&self, formats: Option<&Path>) -> Result<View> {
+        let mut view = match self {
+            Self::File(path) | Self::Live { path, .. } => {
+                let tail = path.with_file_name("tail");
+                match path.file_name().is_some_and(|name| name == "region") {
+                    true => with_tail(path, &tail)?,
+                    false => View::open(path)?,
+                }
+            }
+            Self::Generation(generation) => {
+                with_tail(&generation.region_path(), &generation.tail_path())?
+            }
+        };
+        if let Some(formats) = formats {
+            view.catalog = Catalog::from_events_dir(formats)
+                .with_context(|| format!("cannot read formats from {}", formats.display()))?;
+        }
+        Ok(view)
+    }
+
+    /// How the run ended that wrote it.
+    pub(crate) fn verdict(&self, view: &View) -> Verdict {
+        match self {
+            Self::Generation(generation) => Verdict::of_generation(generation, view.run.as_ref()),
+            Self::Live {
+                is_running: true, ..
+            } => Verdict::StillRunning,
+            _ => Verdict::of_ended(view.run.as_ref(), &outlive_trace::verdict::boot_id()),
+        }
+    }
+}
+
+impl TargetArgs {
+    /// Finds and opens what is meant.
+    pub(crate) fn open(&self, args: &Args) -> Result<(Target, View)> {
+        let target = Target::find(args, &self.name)?;
+        let view = target.open(self.formats.as_deref())?;
+        Ok((target, view))
+    }
+}
+
+fn with_tail(region: &Path, tail: &Path) -> Result<View> {
+    let (view, problem) = View::open_with_tail(region, tail)?;
+    if let Some(problem) = problem {
+        eprintln!(
+            "outlive: left out the tail of {}: {problem}",
+            region.display()
+        );
+    }
+    Ok(view)
+}
+
+/// The file of an instance's live area.
+pub(crate) fn live_path(entry: &InstanceEntry) -> Option<PathBuf> {
+    Some(PathBuf::from(entry.other.get(PATH_KEY)?.as_str()?))
+}
+
+/// The newest generation of an instance.
+pub(crate) fn newest(state: &StateDir, instance: &str) -> Result<Option<Generation>> {
+    Ok(generation::list_instance(state, instance)
+        .unwrap_or_default()
+        .pop())
+}
+
+fn known_names(state: &StateDir) -> Result<Vec<String>> {
+    let configured = state
+        .read_instances()?
+        .instances
+        .into_iter()
+        .map(|entry| entry.name);
+    let kept = generation::list(state)?;
+    let kept = kept
+        .iter()
+        .map(|generation| format!("{}/{}", generation.instance(), generation.seq()));
+    Ok(configured.chain(kept).collect())
+}

@@ -1,0 +1,248 @@
+//! Host instances that a dead recorder left: their events go into the generation of its run.
+//!
+//! Such an instance still records. It is frozen, copied without consuming into the generation's
+//! tail, and removed only when the tail is durable, so that a kill at any place loses nothing.
+
+use outlive_ring::extension::Layout;
+use outlive_ring::{Geometry, MemoryMut, Region, RunId as RingRunId, RunRecord};
+use outlive_trace::generation::{keep_by_copy, list};
+use outlive_trace::{CopySource, Generation, GenerationState, Meta, StateDir, StateLock, tail};
+
+use crate::capture::write_catalog;
+use crate::catalog_writer::CatalogWriter;
+use crate::cpus::nr_cpu_ids;
+use crate::drain::{drain_cpu, freeze};
+use crate::error::Error;
+use crate::instance::{Instance, Instances};
+use crate::instance_name::RunId;
+use crate::region_sink::RegionSink;
+use crate::subbuf::DATA_BYTES;
+use crate::tracefs::{EventName, Tracefs};
+
+/// Bytes of a tail's catalog: it holds the formats once more, so that a tail can be read alone.
+const LOG_BYTES: usize = 4 << 20;
+const TASK_NAMES: usize = 4096;
+
+/// What became of a leftover instance.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Collected {
+    /// The host instance, which is gone now.
+    pub host_instance: String,
+    /// The generation that has its events; `None` if there were none.
+    pub generation: Option<Generation>,
+    /// Events in it.
+    pub events: u64,
+}
+
+/// Drains the instances of our own state that no running recorder has, all but those of `run`.
+///
+/// `sequence` numbers a generation that has to be made for events without a region. `tell` is
+/// called for each instance with what became of it; an instance that fails is left for the next
+/// start.
+///
+/// # Errors
+///
+/// The list of instances cannot be read, or a generation's `meta.json` not be written.
+pub fn collect_leftovers(
+    tracefs: &Tracefs,
+    instances: &Instances,
+    state: &StateDir,
+    lock: &StateLock,
+    run: RunId,
+    sequence: u64,
+    mut tell: impl FnMut(&str, Result<Collected, Error>),
+) -> Result<(), Error> {
+    for name in instances
+        .list()?
+        .into_iter()
+        .filter(|name| name.run() != run)
+    {
+        let collected = instances.open_existing(&name).and_then(|instance| {
+            let leftover = Leftover {
+                tracefs,
+                state,
+                lock,
+                sequence,
+                instance: &instance,
+            };
+            let (generation, events) = leftover.collect()?;
+            let host_instance = name.to_string();
+            instance.remove()?;
+            Ok(Collected {
+                host_instance,
+                generation,
+                events,
+            })
+        });
+        tell(&name.to_string(), collected);
+    }
+    complete_generations(instances, state, lock, run)
+}
+
+/// Marks generations complete whose host instance is gone, for instance because the machine was
+/// rebooted.
+fn complete_generations(
+    instances: &Instances,
+    state: &StateDir,
+    lock: &StateLock,
+    run: RunId,
+) -> Result<(), Error> {
+    let waiting: Vec<String> = instances
+        .list()?
+        .iter()
+        .filter(|name| name.run() != run)
+        .map(|name| hex(name.run()))
+        .collect();
+    for mut generation in list(state)? {
+        let run_id = generation.meta().and_then(|meta| meta.run_id.clone());
+        let is_waiting = run_id.is_some_and(|id| waiting.contains(&id));
+        if generation.is_collecting() && !is_waiting {
+            generation.update_meta(lock, |meta| meta.state = GenerationState::Complete)?;
+        }
+    }
+    Ok(())
+}
+
+fn hex(run: RunId) -> String {
+    RingRunId(run.0.to_be_bytes()).to_string()
+}
+
+struct Leftover<'a> {
+    tracefs: &'a Tracefs,
+    state: &'a StateDir,
+    lock: &'a StateLock,
+    sequence: u64,
+    instance: &'a Instance,
+}
+
+impl Leftover<'_> {
+    fn collect(&self) -> Result<(Option<Generation>, u64), Error> {
+        // The formats are of the events that were enabled, until they are disabled.
+        let events = self.instance.enabled_events()?;
+        freeze(self.instance)?;
+        let written: u64 = self.written()?;
+        let found = self.generation()?;
+        if written == 0 {
+            return Ok((found, 0));
+        }
+        let layout = self.layout()?;
+        let len = layout.area_size();
+        let mut count = 0;
+        let generation = match found {
+            Some(generation) => {
+                generation.write_tail(self.lock, len, |mapping| {
+                    count = self.fill(&layout, mapping.memory_mut(), &events)?;
+                    Ok::<_, Error>(())
+                })?;
+                generation
+            }
+            None => {
+                let path = tail::write_orphan(self.state, self.lock, len, |mapping| {
+                    count = self.fill(&layout, mapping.memory_mut(), &events)?;
+                    Ok::<_, Error>(())
+                })?;
+                self.adopt(&path)?
+            }
+        };
+        Ok((Some(generation), count))
+    }
+
+    /// Events ever written to the instance.
+    fn written(&self) -> Result<u64, Error> {
+        let cpus = self.instance.cpus()?;
+        cpus.into_iter()
+            .map(|cpu| Ok(self.instance.stats(cpu)?.read()?.written()))
+            .sum()
+    }
+
+    /// The generation that the run left.
+    fn generation(&self) -> Result<Option<Generation>, Error> {
+        let name = self.instance.name();
+        let run_id = hex(name.run());
+        let generations = outlive_trace::generation::list_instance(self.state, name.name())?;
+        Ok(generations.into_iter().rev().find(|generation| {
+            generation
+                .meta()
+                .is_some_and(|meta| meta.run_id.as_deref() == Some(&run_id))
+        }))
+    }
+
+    /// A ring that holds all that the host's ring can hold.
+    fn layout(&self) -> Result<Layout, Error> {
+        let nr_cpus = nr_cpu_ids()?;
+        let sizes = self
+            .instance
+            .cpus()?
+            .into_iter()
+            .map(|cpu| self.instance.buffer_size_kb(cpu));
+        let kib = sizes
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .max()
+            .unwrap_or(0);
+        // The kernel rounds to whole sub-buffers, and there is a reader page.
+        let subbufs = (kib * 1024).div_ceil(DATA_BYTES as u64) + 4;
+        let per_cpu = subbufs * 4096 + (4 * subbufs + 64).next_multiple_of(4096);
+        let size = per_cpu * u64::from(nr_cpus) + (4 << 12);
+        let ring = Geometry::new(size, nr_cpus).map_err(|source| outlive_trace::Error::Layout {
+            name: self.instance.name().to_string(),
+            source,
+        })?;
+        Ok(Layout::new(&ring, LOG_BYTES, TASK_NAMES))
+    }
+
+    /// Copies the host's ring into a fresh region, and returns the number of events.
+    fn fill(
+        &self,
+        layout: &Layout,
+        memory: Option<impl MemoryMut + Copy>,
+        events: &[EventName],
+    ) -> Result<u64, Error> {
+        let of_layout = |source| outlive_trace::Error::Layout {
+            name: self.instance.name().to_string(),
+            source,
+        };
+        let memory =
+            memory.ok_or_else(|| of_layout(outlive_ring::LayoutError::BadSize { size: 0 }))?;
+        let region = Region::format(memory, *layout.ring(), Some(*layout)).map_err(of_layout)?;
+        let clock = self.instance.trace_clock()?;
+        let mut catalog = CatalogWriter::new(layout, region.memory());
+        write_catalog(self.tracefs, events, &clock, &mut catalog)?;
+        self.run_record(&clock).store(layout, region.memory());
+        let mut sink = RegionSink::new(&region, Some(catalog));
+        let mut count = 0;
+        for cpu in self.instance.cpus()? {
+            if let Some(drained) = drain_cpu(self.instance, cpu, &mut sink)? {
+                sink.overwritten_before(cpu, drained.stats.overrun);
+                count += drained.events;
+            }
+        }
+        sink.close();
+        Ok(count)
+    }
+
+    fn run_record(&self, clock: &str) -> RunRecord {
+        let name = self.instance.name();
+        RunRecord {
+            sequence: 1,
+            run_id: RingRunId(name.run().0.to_be_bytes()),
+            boot_id: outlive_trace::verdict::boot_id(),
+            host: outlive_trace::host::hostname(),
+            instance: name.name().to_owned(),
+            clock: clock.to_owned(),
+            source: name.to_string(),
+            ..RunRecord::default()
+        }
+    }
+
+    /// Makes a generation of events whose run left no region.
+    fn adopt(&self, path: &std::path::Path) -> Result<Generation, Error> {
+        let name = self.instance.name();
+        let mut meta = Meta::new(name.name(), self.sequence, "host ring");
+        meta.run_id = Some(hex(name.run()));
+        let generation = keep_by_copy(self.state, self.lock, CopySource::File(path), &meta)?;
+        std::fs::remove_file(path).map_err(|e| Error::io("remove", path, e))?;
+        Ok(generation)
+    }
+}

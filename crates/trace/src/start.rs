@@ -1,0 +1,448 @@
+//! The start: areas are reserved, instances created, and what the previous run left is kept,
+//! before anything is written.
+//!
+//! The order, and what a kill at each place leaves, is in `docs/design.md`, section 2. When
+//! [`Start::run`] returns, every instance exists and every backup is taken; the caller lays out
+//! the regions and enables the events ([`Live::lay_out`]).
+
+use std::path::PathBuf;
+
+use outlive_ring::extension::Layout;
+use outlive_ring::layout::SUBBUF_DATA;
+use outlive_ring::{Geometry, Memory, RawMemory, Recovery, Region, RunId, RunRecord, RunState};
+
+use crate::cmdline::{AreaRef, CommandLine, Instance, InstanceKind};
+use crate::retention;
+use crate::verdict::boot_id;
+use crate::{
+    Area, AreaRequest, Backing, Error, Generation, GenerationState, InstanceEntry, Instances,
+    Mapping, Meta, StateDir, StateLock, Verdict, clock, failpoint, host, tidy,
+};
+
+/// Bytes of the catalog's log where the extension has a file to grow in: enough for the formats of
+/// all events of a kernel.
+const LOG_BYTES: usize = 4 << 20;
+/// Task names that are kept.
+const TASK_NAMES: usize = 8192;
+/// On a fixed range the catalog gets at most this part of it.
+const LOG_SHARE: u64 = 8;
+
+/// Key of a live area's path in `instances.json`.
+pub const PATH_KEY: &str = "path";
+
+/// The steps of a start at which a test may kill it, for [`failpoint`].
+pub const START_STEPS: [&str; 5] = [
+    "start-locked",
+    "start-tidied",
+    "start-reserved",
+    "start-kept",
+    "start-configured",
+];
+
+/// What a start has to do.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// The state folder.
+    pub state: &'a StateDir,
+    /// The command line.
+    pub cmdline: &'a CommandLine,
+    /// The command line as it was given, for the run record.
+    pub text: &'a str,
+    /// Backings by area label, as given with `--area`.
+    pub backings: &'a [(String, Backing)],
+    /// Possible CPUs of the machine: blocks of a region.
+    pub nr_cpus: u32,
+    /// What the run record says of the program: its name and version.
+    pub program: (&'a str, &'a str),
+}
+
+/// What a start tells while it goes on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Step<'a> {
+    /// A killed start had left something half done.
+    Tidied(&'a crate::Tidied),
+    /// An area is reserved.
+    Reserved(&'a Area),
+    /// What the previous run left is kept.
+    Kept(&'a Generation, Verdict),
+    /// The previous run of an instance had recorded nothing that could be kept.
+    NothingToKeep(&'a str),
+}
+
+/// An instance that is ready to record.
+#[derive(Debug)]
+pub struct Live {
+    /// The instance.
+    pub instance: Instance,
+    /// Its memory.
+    pub area: Area,
+    /// What the previous run left, if it left anything.
+    pub kept: Option<Generation>,
+    layout: Layout,
+    mapping: Mapping,
+}
+
+/// Everything that a start brought into being. The state is locked while it lives.
+#[derive(Debug)]
+pub struct Started {
+    /// The lock of the state folder.
+    pub lock: StateLock,
+    /// The run record, still without clock and source.
+    pub run: RunRecord,
+    /// The instances that record, in the order of their creation.
+    pub live: Vec<Live>,
+}
+
+impl Start<'_> {
+    /// Does steps 2 to 4 of the start.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if a recorder runs on this state; [`Error::NoSpace`] if the areas do not
+    /// fit even after retention. Nothing was destroyed then.
+    pub fn run(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Started, Error> {
+        let lock = self.state.try_lock_exclusive()?;
+        failpoint::reached("start-locked");
+        let tidied = tidy(self.state, &lock)?;
+        if tidied != crate::Tidied::default() {
+            tell(Step::Tidied(&tidied));
+        }
+        failpoint::reached("start-tidied");
+        let sequence = self.state.next_sequence(&lock)?;
+        let mut prepared = Vec::new();
+        for instance in self.cmdline.creation_order() {
+            if let Some((area, layout)) = self.reserve(instance, &lock)? {
+                tell(Step::Reserved(&area));
+                prepared.push((instance, area, layout));
+            }
+        }
+        failpoint::reached("start-reserved");
+        let mut live = Vec::new();
+        for (instance, mut area, layout) in prepared {
+            let kept = self.keep(instance, &mut area, sequence, &lock, &mut tell)?;
+            let mapping = area.map()?;
+            live.push(Live {
+                instance: instance.clone(),
+                area,
+                kept,
+                layout,
+                mapping,
+            });
+        }
+        failpoint::reached("start-kept");
+        self.state
+            .write_instances(&lock, &self.configured(sequence, &live))?;
+        failpoint::reached("start-configured");
+        Ok(Started {
+            lock,
+            run: self.run_record(sequence),
+            live,
+        })
+    }
+
+    /// Reserves an instance's area. `None` for a backup, and for an instance that only keeps what
+    /// it has.
+    fn reserve(
+        &self,
+        instance: &Instance,
+        lock: &StateLock,
+    ) -> Result<Option<(Area, Layout)>, Error> {
+        if !self.records(instance) {
+            return Ok(None);
+        }
+        let Some((request, layout)) = self.request(instance)? else {
+            return Ok(None);
+        };
+        let area = retention::with_room(self.state, lock, || {
+            Area::reserve(&request, self.state, lock)
+        })?;
+        area.check_page_aligned()?;
+        // Memory that comes in larger pieces has more than was asked for.
+        let layout = match area.has_wanted_size() {
+            true => Layout::in_area(layout.ring(), area.len_bytes(), TASK_NAMES).unwrap_or(layout),
+            false => layout,
+        };
+        Ok(Some((area, layout)))
+    }
+
+    /// Whether an instance is to be written: as in the kernel, one without events keeps what it
+    /// has, unless a backup takes it.
+    fn records(&self, instance: &Instance) -> bool {
+        let is_source = self.cmdline.instances.iter().any(|other| {
+            matches!(&other.kind, InstanceKind::Backup { source } if *source == instance.name)
+        });
+        !matches!(instance.kind, InstanceKind::Backup { .. })
+            && (!instance.events.is_empty() || is_source)
+    }
+
+    fn request(&self, instance: &Instance) -> Result<Option<(AreaRequest, Layout)>, Error> {
+        let (label, size, align, default) = match &instance.kind {
+            InstanceKind::Persistent {
+                area: AreaRef::Label(label),
+            } => {
+                let Some(reserved) = self.cmdline.reserve_mem.iter().find(|r| r.label == *label)
+                else {
+                    return Ok(None);
+                };
+                (label.clone(), reserved.size, reserved.align, Backing::File)
+            }
+            InstanceKind::Persistent {
+                area: AreaRef::Address { start, size },
+            } => (
+                format!("mem-{start:#x}"),
+                *size,
+                4096,
+                Backing::DevMem { address: *start },
+            ),
+            InstanceKind::Ordinary => {
+                let per_cpu = self
+                    .cmdline
+                    .trace_buf_size
+                    .unwrap_or(crate::cmdline::TRACE_BUF_SIZE_DEFAULT);
+                let size = ring_size_for(per_cpu, self.nr_cpus);
+                (
+                    format!("{}.ordinary", instance.name),
+                    size,
+                    4096,
+                    Backing::File,
+                )
+            }
+            _ => return Ok(None),
+        };
+        let given = self.backings.iter().find(|(name, _)| *name == label);
+        let backing = given.map_or(default, |(_, backing)| backing.clone());
+        let of_layout = |source| Error::Layout {
+            name: label.clone(),
+            source,
+        };
+        if is_fixed(&backing) {
+            let log = LOG_BYTES.min((size / LOG_SHARE) as usize);
+            let names = TASK_NAMES.min(log / 64);
+            let layout = Layout::carve(size, self.nr_cpus, log, names).map_err(of_layout)?;
+            return Ok(Some((
+                AreaRequest::new(&label, backing, size).with_align(align),
+                layout,
+            )));
+        }
+        let ring = Geometry::new(size, self.nr_cpus).map_err(of_layout)?;
+        let layout = Layout::new(&ring, LOG_BYTES, TASK_NAMES);
+        let request = AreaRequest::new(&label, backing, size)
+            .with_extension(layout.area_size() - size)
+            .with_align(align);
+        Ok(Some((request, layout)))
+    }
+
+    /// Keeps what the area holds, if that is anything.
+    fn keep(
+        &self,
+        instance: &Instance,
+        area: &mut Area,
+        sequence: u64,
+        lock: &StateLock,
+        tell: &mut impl FnMut(Step<'_>),
+    ) -> Result<Option<Generation>, Error> {
+        let is_ordinary = matches!(instance.kind, InstanceKind::Ordinary);
+        if area.is_new() || (is_ordinary && area.has_wanted_size()) {
+            return Ok(None);
+        }
+        let (holds, run) = look_at(&area.map_read_only()?);
+        if holds == Holds::Nothing && area.has_wanted_size() {
+            tell(Step::NothingToKeep(&instance.name));
+            return Ok(None);
+        }
+        let verdict = Verdict::of_ended(run.as_ref(), &boot_id());
+        let mut meta = Meta::new(&instance.name, sequence, &area.backing().to_string());
+        meta.run_id = run.as_ref().map(|run| run.run_id.to_string());
+        meta.boot_id = run.as_ref().map(|run| RunId(run.boot_id).to_string());
+        if verdict == Verdict::Crash {
+            // The host's ring may hold more of it.
+            meta.state = GenerationState::Collecting;
+        }
+        verdict.note(&mut meta);
+        let kept = retention::with_room(self.state, lock, || area.keep(self.state, lock, &meta))?;
+        tell(Step::Kept(&kept, verdict));
+        Ok(Some(kept))
+    }
+
+    fn configured(&self, sequence: u64, live: &[Live]) -> Instances {
+        let mut instances = Instances::of_run(sequence);
+        for instance in &self.cmdline.instances {
+            let mut entry = InstanceEntry::new(&instance.name, kind_word(&instance.kind));
+            match &instance.kind {
+                InstanceKind::Backup { source } => entry.source = Some(source.clone()),
+                InstanceKind::Persistent {
+                    area: AreaRef::Label(label),
+                } => {
+                    entry.area = Some(label.clone());
+                }
+                _ => {}
+            }
+            if let Some(live) = live.iter().find(|live| live.instance.name == instance.name) {
+                entry.area = Some(live.area.name().to_owned());
+                entry.backing = Some(live.area.backing().to_string());
+                let path = live
+                    .area
+                    .path()
+                    .map(|path| path.to_string_lossy().into_owned());
+                entry
+                    .other
+                    .extend(path.map(|path| (PATH_KEY.to_owned(), path.into())));
+            }
+            instances.instances.push(entry);
+        }
+        instances
+    }
+
+    fn run_record(&self, run_sequence: u64) -> RunRecord {
+        let now = clock::read();
+        let pid = std::process::id();
+        RunRecord {
+            run_id: RunId(random_id(run_sequence)),
+            boot_id: boot_id(),
+            run_sequence,
+            pid: pid.cast_signed(),
+            pid_start_ticks: host::process_start_ticks(pid).unwrap_or(0),
+            started_realtime_ns: now.realtime_ns,
+            started_monotonic_ns: now.monotonic_ns,
+            started_boottime_ns: now.boottime_ns,
+            host: host::hostname(),
+            program: self.program.0.to_owned(),
+            version: self.program.1.to_owned(),
+            kernel: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+            cmdline: self.text.to_owned(),
+            ..RunRecord::default()
+        }
+    }
+}
+
+impl Live {
+    /// Where the region's parts will lie.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Lays out a fresh region. What the area held is gone with the first store: it was kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] if the area is smaller than its layout.
+    pub fn lay_out(&self) -> Result<Region<RawMemory<'_>>, Error> {
+        let of_layout = |source| Error::Layout {
+            name: self.area.name().to_owned(),
+            source,
+        };
+        let Some(memory) = self.mapping.memory_mut() else {
+            return Err(of_layout(outlive_ring::LayoutError::BadSize { size: 0 }));
+        };
+        let (ring, extension) = (*self.layout.ring(), Some(self.layout));
+        match self.area.is_new() {
+            true => Region::format(memory, ring, extension),
+            false => Region::format_over(memory, ring, extension),
+        }
+        .map_err(of_layout)
+    }
+
+    /// The mapped area.
+    #[must_use]
+    pub fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// The area's file.
+    #[must_use]
+    pub fn path(&self) -> Option<PathBuf> {
+        self.area.path().map(ToOwned::to_owned)
+    }
+}
+
+fn kind_word(kind: &InstanceKind) -> &'static str {
+    match kind {
+        InstanceKind::Persistent { .. } => "persistent",
+        InstanceKind::Backup { .. } => "backup",
+        _ => "ordinary",
+    }
+}
+
+fn is_fixed(backing: &Backing) -> bool {
+    matches!(backing, Backing::DevMem { .. } | Backing::DevDax(_))
+}
+
+/// Bytes of a region that holds `per_cpu` bytes of events for each CPU.
+fn ring_size_for(per_cpu: u64, nr_cpus: u32) -> u64 {
+    let pages = (per_cpu.div_ceil(SUBBUF_DATA as u64) + 1).max(3);
+    // The meta and index array of a CPU, and the global meta.
+    let block = pages * 4096 + (pages * 4 + 64).next_multiple_of(4096);
+    block * u64::from(nr_cpus) + (4 << 12)
+}
+
+/// Whether an area has to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// Blank, or a region in which nothing was ever recorded.
+    Nothing,
+    /// Events, or bytes that are not understood and so are not ours to throw away.
+    Something,
+}
+
+/// Looks at what an area holds, at a cost that does not grow with its size.
+fn look_at(mapping: &Mapping) -> (Holds, Option<RunRecord>) {
+    let run = Layout::load(mapping).and_then(|layout| RunRecord::load(&layout, mapping));
+    let holds = match Recovery::locate(mapping) {
+        Ok(region) if is_untouched(&region, mapping) => Holds::Nothing,
+        Ok(_) => Holds::Something,
+        Err(_) if is_blank(mapping) => Holds::Nothing,
+        Err(_) => Holds::Something,
+    };
+    (holds, run)
+}
+
+/// Whether no CPU ever began a sub-buffer: the first two are the reader page and the first one
+/// that is written.
+fn is_untouched(region: &Recovery, mapping: &Mapping) -> bool {
+    let ring = &region.geometry;
+    region.damage.is_empty()
+        && (0..ring.nr_cpus()).all(|cpu| {
+            (0..2).all(|subbuf| {
+                let offset = ring.subbuf_offset(cpu, subbuf);
+                mapping.load_u64(offset) == 0 && mapping.load_u64(offset + 8) == 0
+            })
+        })
+}
+
+/// Whether the first and the last pages are zero: a file that was allocated and never laid out.
+fn is_blank(mapping: &Mapping) -> bool {
+    let mut page = [0; 4096];
+    let len = Memory::len(mapping);
+    [0, len.saturating_sub(page.len())]
+        .into_iter()
+        .all(|offset| {
+            let end = page.len().min(len);
+            mapping.read(offset, &mut page[..end]);
+            page[..end].iter().all(|&byte| byte == 0)
+        })
+}
+
+/// An id that no other run has: from the system's random numbers, or else from time and process.
+fn random_id(sequence: u64) -> [u8; 16] {
+    use std::io::Read;
+    let mut id = [0; 16];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut id));
+    if read.is_err() {
+        id[..8].copy_from_slice(&clock::realtime_ns().to_le_bytes());
+        id[8..].copy_from_slice(&(sequence ^ u64::from(std::process::id()) << 32).to_le_bytes());
+    }
+    id
+}
+
+/// Marks a run as ended: the verdict of the next start will be a clean exit.
+pub fn close_run(run: &mut RunRecord, layout: &Layout, memory: &impl outlive_ring::MemoryMut) {
+    run.sequence += 1;
+    run.state = RunState::Closed;
+    run.closed_realtime_ns = clock::realtime_ns();
+    run.store(layout, memory);
+}
