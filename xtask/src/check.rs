@@ -6,11 +6,35 @@ use crate::run::{cargo, has_program, run};
 
 pub(crate) fn check() -> Result<()> {
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
     run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
-    run(&mut cargo(&["build", "--package", "outlive-ring", "--no-default-features"]))?;
+    run(&mut cargo(&[
+        "build",
+        "--package",
+        "outlive-ring",
+        "--no-default-features",
+    ]))?;
     if !has_program("cargo-deny") {
-        run(&mut cargo(&["install", "--locked", "--quiet", "cargo-deny"]))?;
+        run(&mut cargo(&[
+            "install",
+            "--locked",
+            "--quiet",
+            "cargo-deny",
+        ]))?;
     }
-    run(&mut cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"]))
+    run(&mut cargo(&[
+        "deny",
+        "--offline",
+        "check",
+        "licenses",
+        "bans",
+        "sources",
+    ]))
 }

@@ -10,13 +10,20 @@ pub(crate) fn fuzz(args: &[String]) -> Result<()> {
         None => 180,
     };
     if !has_program("cargo-fuzz") {
-        run(&mut cargo(&["install", "--locked", "--quiet", "cargo-fuzz"]))?;
+        run(&mut cargo(&[
+            "install",
+            "--locked",
+            "--quiet",
+            "cargo-fuzz",
+        ]))?;
     }
     let fuzz = root().join("fuzz");
     let targets = output(cargo(&["fuzz", "list"]).current_dir(&fuzz))?;
     for target in targets.lines() {
         let limit = format!("-max_total_time={seconds}");
-        run(cargo(&["fuzz", "run", "--sanitizer", "none", target, "--", &limit]).current_dir(&fuzz))?;
+        run(
+            cargo(&["fuzz", "run", "--sanitizer", "none", target, "--", &limit]).current_dir(&fuzz),
+        )?;
     }
     Ok(())
 }

@@ -7,8 +7,11 @@ use anyhow::{Result, bail};
 use crate::run::{has_program, run};
 
 /// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 3] =
-    [("trace-cmd", "trace-cmd"), ("perf", "linux-perf"), ("stress-ng", "stress-ng")];
+const NEEDED: [(&str, &str); 3] = [
+    ("trace-cmd", "trace-cmd"),
+    ("perf", "linux-perf"),
+    ("stress-ng", "stress-ng"),
+];
 
 pub(crate) fn setup() -> Result<()> {
     let missing: Vec<&str> = NEEDED
@@ -20,8 +23,13 @@ pub(crate) fn setup() -> Result<()> {
         return Ok(());
     }
     if !has_program("apt-get") || !rustix::process::geteuid().is_root() {
-        bail!("missing: {}; as root: apt-get install {0}", missing.join(" "));
+        bail!(
+            "missing: {}; as root: apt-get install {0}",
+            missing.join(" ")
+        );
     }
     run(Command::new("apt-get").args(["update", "-qq"]))?;
-    run(Command::new("apt-get").args(["install", "-y", "-qq"]).args(missing))
+    run(Command::new("apt-get")
+        .args(["install", "-y", "-qq"])
+        .args(missing))
 }

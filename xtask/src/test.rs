@@ -41,7 +41,10 @@ impl Counts {
 fn count(result: &str, word: &str) -> u64 {
     let words: Vec<&str> = result.split([' ', ';']).collect();
     let place = words.iter().position(|&w| w == word).unwrap_or(0);
-    place.checked_sub(1).and_then(|place| words[place].parse().ok()).unwrap_or(0)
+    place
+        .checked_sub(1)
+        .and_then(|place| words[place].parse().ok())
+        .unwrap_or(0)
 }
 
 pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
@@ -51,7 +54,10 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
     run(&mut cargo(&["build", "--release", "--workspace"]))?;
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
     command.args(args).args(["--", "--show-output"]);
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo test")?;
     let stdout = child.stdout.take().context("no output of cargo test")?;
     let mut counts = Counts::default();
     for line in BufReader::new(stdout).lines() {
@@ -64,10 +70,17 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
     for why in &counts.skipped {
         println!("skipped: {why}");
     }
-    let Counts { passed, failed, skipped } = &counts;
+    let Counts {
+        passed,
+        failed,
+        skipped,
+    } = &counts;
     // A test that skips itself passes for the runner.
     let passed = passed.saturating_sub(skipped.len() as u64);
-    println!("{passed} passed, {failed} failed, {} skipped", skipped.len());
+    println!(
+        "{passed} passed, {failed} failed, {} skipped",
+        skipped.len()
+    );
     if !succeeded || *failed > 0 {
         bail!("{failed} tests failed");
     }

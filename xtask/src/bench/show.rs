@@ -1,0 +1,115 @@
+//! `outlive show` beside `trace-cmd report`, both of real scheduler events of this machine.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::outlive;
+use super::stopwatch::{Times, time};
+
+const ROUNDS: usize = 5;
+const TRACEFS: &str = "/sys/kernel/tracing";
+/// Size of the kernel's ring for trace-cmd, in KiB per CPU.
+const RING_KIB: u32 = 20_000;
+
+pub(crate) fn show() -> Result<()> {
+    let folder = super::temporary()?;
+    let dat = folder.path().join("trace.dat");
+    let state = folder.path().join("state");
+    record_for_trace_cmd(&dat)?;
+    record_for_outlive(&state)?;
+    let ours = count_lines(
+        outlive()
+            .args(["show", "boot_mapped", "--state"])
+            .arg(&state),
+    )?;
+    let theirs = count_lines(Command::new("trace-cmd").args(["report", "-i"]).arg(&dat))?;
+    let (mut shows, mut reports) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        shows.push(time(|| {
+            quiet(
+                outlive()
+                    .args(["show", "boot_mapped", "--state"])
+                    .arg(&state),
+            )
+        })?);
+        reports.push(time(|| {
+            quiet(Command::new("trace-cmd").args(["report", "-i"]).arg(&dat))
+        })?);
+    }
+    let (show, report) = (Times::of(shows), Times::of(reports));
+    let rate = |events: u64, times: &Times| events as f64 / times.median.as_secs_f64() / 1e6;
+    let (show_rate, report_rate) = (rate(ours, &show), rate(theirs, &report));
+    println!("scheduler events of perf bench sched pipe, {ROUNDS} rounds, alternating");
+    println!("  outlive show     {show}  {ours} events, {show_rate:.3} million/s");
+    println!("  trace-cmd report {report}  {theirs} events, {report_rate:.3} million/s");
+    println!(
+        "  ratio            {:9.1}  (target: at least 8)",
+        show_rate / report_rate
+    );
+    Ok(())
+}
+
+fn load() -> Result<()> {
+    quiet(Command::new("perf").args(["bench", "sched", "pipe", "-l", "300000"]))
+}
+
+/// The same events in an instance of the kernel, extracted by trace-cmd.
+fn record_for_trace_cmd(dat: &Path) -> Result<()> {
+    let name = format!("outlive-bench-{}", std::process::id());
+    let instance = Path::new(TRACEFS).join("instances").join(&name);
+    std::fs::create_dir(&instance).context("cannot make an instance in tracefs")?;
+    let recorded = (|| {
+        std::fs::write(instance.join("buffer_size_kb"), RING_KIB.to_string())?;
+        std::fs::write(instance.join("events/sched/enable"), "1")?;
+        load()?;
+        std::fs::write(instance.join("tracing_on"), "0")?;
+        std::fs::write(instance.join("events/sched/enable"), "0")?;
+        quiet(
+            Command::new("trace-cmd")
+                .args(["extract", "-B", &name, "-o"])
+                .arg(dat),
+        )
+    })();
+    let removed = std::fs::remove_dir(&instance);
+    recorded?;
+    Ok(removed?)
+}
+
+fn record_for_outlive(state: &Path) -> Result<()> {
+    let line = "reserve_mem=40M:4096:trace trace_instance=boot_mapped@trace,sched";
+    let mut recorder = outlive()
+        .args(["boot", "--state"])
+        .arg(state)
+        .arg(line)
+        .stderr(Stdio::null())
+        .spawn()?;
+    std::thread::sleep(Duration::from_millis(500));
+    let loaded = load();
+    let pid = rustix::process::Pid::from_child(&recorder);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    recorder.wait()?;
+    loaded
+}
+
+/// Events in a text: lines that are no comments.
+fn count_lines(command: &mut Command) -> Result<u64> {
+    let output = command.stderr(Stdio::null()).output()?;
+    let lines = output.stdout.split(|&byte| byte == b'\n');
+    Ok(lines
+        .filter(|line| line.len() > 40 && line[0] != b'#')
+        .count() as u64)
+}
+
+fn quiet(command: &mut Command) -> Result<()> {
+    let status = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! Medians of repeated measurements.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+/// The median, the smallest and the largest of some measurements.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) median: Duration,
+    pub(crate) least: Duration,
+    pub(crate) most: Duration,
+}
+
+impl Times {
+    pub(crate) fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let at = |i: usize| times.get(i).copied().unwrap_or_default();
+        Self {
+            median: at(times.len() / 2),
+            least: at(0),
+            most: at(times.len().saturating_sub(1)),
+        }
+    }
+
+    /// How many times longer than `other`, by the medians.
+    pub(crate) fn ratio(&self, other: &Self) -> f64 {
+        self.median.as_secs_f64() / other.median.as_secs_f64()
+    }
+}
+
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        write!(
+            f,
+            "{:9.2} ms ({:.2} to {:.2})",
+            ms(self.median),
+            ms(self.least),
+            ms(self.most)
+        )
+    }
+}
+
+/// How long something takes.
+pub(crate) fn time(what: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let start = Instant::now();
+    what()?;
+    Ok(start.elapsed())
+}
