@@ -31,9 +31,13 @@ const HEARTBEAT_NS: u64 = 1_000_000_000;
 /// Time between two clock pairs.
 const CLOCK_PAIR_NS: u64 = 10_000_000_000;
 
-/// Says on standard error what happens.
+/// Says on standard error what happens. Nobody may be listening any more: that is no reason to
+/// stop recording.
 macro_rules! say {
-    ($($arg:tt)*) => { eprintln!("outlive: {}", format_args!($($arg)*)) };
+    ($($arg:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "outlive: {}", format_args!($($arg)*));
+    }};
 }
 pub(crate) use say;
 
@@ -61,10 +65,8 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         Ok(tracefs) => resolve_events(&parsed, tracefs, &mut diagnostics)?,
         Err(_) => Vec::new(),
     };
-    eprint!(
-        "{}",
-        diagnostic::render(&source.origin, &source.text, &diagnostics)
-    );
+    let rendered = diagnostic::render(&source.origin, &source.text, &diagnostics);
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), rendered.as_bytes());
     if boot.strict && diagnostics.iter().any(Diagnostic::is_refused_by_strict) {
         say!("refused to start (--strict): nothing was touched");
         return Ok(exit::USAGE);
