@@ -1,14 +1,23 @@
 //! Reading a region while its writer runs, in another process if need be.
 //!
-//! Each step copies one sub-buffer and then looks at its time stamp again: the writer changes it
-//! before it overwrites the data, so an unchanged time stamp proves the copy. A reader that was
-//! overtaken continues at the head page and says how many events it missed. The ring is never
-//! changed: a consuming reader's place is a cursor in the extension.
+//! Each step copies one sub-buffer and then looks at its header again: the writer changes commit and
+//! time stamp before it overwrites the data, so an unchanged time stamp proves the copy. A reader that
+//! was overtaken continues at the head page. The head mark, one word with the head page and the number
+//! of its first event, tells how many events it missed, or how many it has had already. The ring is
+//! never changed: a consuming reader's place is a cursor in the extension, and is the number of the
+//! next event.
+//!
+//! A region without an extension has no numbers: a reader that was overtaken there has missed events
+//! of an unknown number.
+//!
+//! Not proven: a writer that laps the whole ring, during one copy, without its clock going on.
 
 use alloc::boxed::Box;
+use core::sync::atomic::{Ordering, fence};
 
 use crate::extension::{Counter, Cursor, HeadMark, Layout, count};
 use crate::layout::{CpuMeta, SUBBUF_DATA, SUBBUF_HEADER};
+use crate::seal::Seal;
 use crate::subbuf::{Commit, Events, Missed, Position};
 use crate::{Geometry, Memory, MemoryMut};
 
@@ -37,8 +46,10 @@ pub struct LiveReader<M> {
     extension: Option<Layout>,
     cpu: u32,
     place: Option<Place>,
-    /// Number of the next event, modulo [`HeadMark::MODULUS`].
+    /// Number of the next event that is to be returned, modulo [`HeadMark::MODULUS`].
     next_event: u64,
+    /// Events from the reader's place on that were returned before.
+    skip: u64,
     /// Whether the reader was in the ring before: only then can it have missed something.
     entered: bool,
     /// What is to be told with the next chunk.
@@ -55,9 +66,20 @@ struct Place {
     position: Position,
 }
 
-/// How often a reader that is overtaken while it looks for the head tries again before it lets
-/// the caller have a turn.
+/// How often a reader that is overtaken again and again tries before the caller has a turn.
 const RETRIES: u32 = 64;
+
+/// What a look at the reader's sub-buffer gave.
+enum Look {
+    /// The committed data ends here; this much of it was not looked at before.
+    Data(usize),
+    /// All is read and the writer is still there.
+    AtEnd,
+    /// All is read and the writer went on.
+    Left(Place),
+    /// The writer began the sub-buffer anew.
+    Overtaken,
+}
 
 impl<M: Memory> LiveReader<M> {
     /// A reader of a region's CPU that begins with the oldest event; `None` if there is no such
@@ -70,6 +92,7 @@ impl<M: Memory> LiveReader<M> {
             cpu,
             place: None,
             next_event: 0,
+            skip: 0,
             entered: false,
             missed: None,
             cursor_sequence: 0,
@@ -80,53 +103,57 @@ impl<M: Memory> LiveReader<M> {
     /// The next events, in order, those of one sub-buffer at a time; `None` when there are no more
     /// for now.
     pub fn next_chunk(&mut self) -> Option<Chunk<'_>> {
-        for _ in 0..RETRIES {
+        let mut retries = RETRIES;
+        // A reader that has nothing to return from a whole ring has a torn index before it.
+        let mut steps = 2 * self.geometry.nr_subbufs();
+        while retries > 0 && steps > 0 {
             let Some(place) = self.place else {
+                retries -= 1;
                 self.place = self.enter_head();
                 continue;
             };
-            match self.copy(place) {
-                Copied::Overtaken => self.place = None,
-                Copied::Bytes(end) if end > place.position.offset => {
-                    let missed = self.missed.take().or_else(|| self.missed_before(place));
-                    let data = &self.data[..end];
-                    let mut events = Events::resume(place.position, data);
-                    // A bad record ends the page: it can't be followed any further.
-                    let whole = events.by_ref().all(|event| event.is_ok());
-                    let mut after = events.position();
-                    if !whole {
-                        after.offset = end;
-                    }
-                    self.next_event =
-                        (self.next_event + u64::from(events.entries())) % HeadMark::MODULUS;
-                    self.place = Some(Place {
-                        position: after,
-                        ..place
-                    });
-                    return Some(Chunk {
-                        missed,
-                        position: place.position,
-                        data: &self.data[..end],
-                    });
+            match self.look(place) {
+                Look::Overtaken => self.place = None,
+                Look::AtEnd => return None,
+                Look::Left(next) => {
+                    steps -= 1;
+                    self.enter(next);
                 }
-                Copied::Bytes(_) => match self.enter_next(place) {
-                    Some(next) => self.place = Some(next),
-                    None => return None,
-                },
+                Look::Data(end) => {
+                    if let Some(position) = self.advance(place, end) {
+                        return Some(Chunk {
+                            missed: self.missed.take(),
+                            position,
+                            data: &self.data[..end],
+                        });
+                    }
+                }
             }
         }
         None
     }
 
-    /// What the seal says was missed before a sub-buffer, when it is entered.
-    fn missed_before(&self, place: Place) -> Option<Missed> {
-        let layout = self
-            .extension
-            .as_ref()
-            .filter(|_| place.position.offset == 0)?;
-        crate::seal::Seal::load(layout, &self.memory, self.cpu, place.subbuf)
-            .filter(|seal| seal.time_stamp == place.time_stamp)?
-            .missed
+    /// Walks over the new events of the reader's sub-buffer. Returns where those begin that were not
+    /// returned before, if there are any.
+    fn advance(&mut self, place: Place, end: usize) -> Option<Position> {
+        let mut events = Events::resume(place.position, &self.data[..end]);
+        events.pass(self.skip);
+        let position = events.position();
+        let skipped = u64::from(events.entries()).min(self.skip);
+        self.skip -= skipped;
+        // A bad record ends the page: it can't be followed any further.
+        let is_whole = events.by_ref().all(|event| event.is_ok());
+        let entries = u64::from(events.entries()) - skipped;
+        let mut after = events.position();
+        if !is_whole {
+            after.offset = end;
+        }
+        self.next_event = (self.next_event + entries) % HeadMark::MODULUS;
+        self.place = Some(Place {
+            position: after,
+            ..place
+        });
+        (entries > 0).then_some(position)
     }
 
     fn meta(&self) -> CpuMeta {
@@ -137,24 +164,47 @@ impl<M: Memory> LiveReader<M> {
         self.geometry.subbuf_offset(self.cpu, subbuf)
     }
 
-    /// Copies the committed data of the sub-buffer behind what was read.
-    fn copy(&mut self, place: Place) -> Copied {
+    /// Copies what is new in the reader's sub-buffer.
+    fn look(&mut self, place: Place) -> Look {
         let page = self.page(place.subbuf);
+        // In this order: once the writer has left, nothing is committed any more.
+        let left = self.after(place);
         let commit = Commit(self.memory.load_u64_acquire(page + 8));
         let end = commit.size().min(SUBBUF_DATA);
-        if end > place.position.offset {
+        let is_new = end > place.position.offset;
+        if is_new {
             // From the start: positions count from the start of the data.
             self.memory
                 .read(page + SUBBUF_HEADER, &mut self.data[..end]);
         }
-        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
-        match self.memory.load_u64(page) == place.time_stamp {
-            true => Copied::Bytes(end),
-            false => Copied::Overtaken,
+        fence(Ordering::Acquire);
+        // Sub-buffers are begun in order: if this one is still the same, so is the next one.
+        let is_same = self.memory.load_u64(page) == place.time_stamp
+            && Commit(self.memory.load_u64(page + 8)).size() >= end;
+        match (is_same, is_new, left) {
+            (false, ..) => Look::Overtaken,
+            (true, true, _) => Look::Data(end),
+            (true, false, Some(next)) => Look::Left(next),
+            (true, false, None) => Look::AtEnd,
         }
     }
 
-    fn enter(&self, subbuf: u32) -> Place {
+    /// The sub-buffer after this one, if the writer has gone on to it.
+    fn after(&self, place: Place) -> Option<Place> {
+        let meta = self.meta();
+        if meta.subbuf_at(&self.geometry, meta.commit_buffer)? == place.subbuf {
+            return None;
+        }
+        fence(Ordering::Acquire);
+        let next = if place.subbuf + 1 < self.geometry.nr_subbufs() {
+            place.subbuf + 1
+        } else {
+            1
+        };
+        Some(self.start_of(next))
+    }
+
+    fn start_of(&self, subbuf: u32) -> Place {
         let time_stamp = self.memory.load_u64_acquire(self.page(subbuf));
         let position = Position {
             offset: 0,
@@ -168,61 +218,64 @@ impl<M: Memory> LiveReader<M> {
         }
     }
 
+    /// Enters a sub-buffer at its start. Its seal says what was lost before it.
+    fn enter(&mut self, place: Place) {
+        self.place = Some(place);
+        let Some(layout) = self.extension.as_ref().filter(|_| self.skip == 0) else {
+            return;
+        };
+        let missed = Seal::load(layout, &self.memory, self.cpu, place.subbuf)
+            .filter(|seal| seal.time_stamp == place.time_stamp)
+            .and_then(|seal| seal.missed);
+        if let Some(missed) = missed {
+            self.miss(missed);
+        }
+    }
+
+    fn miss(&mut self, missed: Missed) {
+        self.missed = Some(match self.missed {
+            None => missed,
+            Some(before) => before.and(missed),
+        });
+    }
+
     /// Enters the head page, at first or after having been overtaken.
     fn enter_head(&mut self) -> Option<Place> {
         let Some(layout) = &self.extension else {
             let meta = self.meta();
-            let place = self.enter(meta.subbuf_at(&self.geometry, meta.head_buffer)?);
+            let place = self.start_of(meta.subbuf_at(&self.geometry, meta.head_buffer)?);
+            if self.entered {
+                self.miss(Missed::Unknown);
+            }
+            self.entered = place.time_stamp != 0;
             return Some(place);
         };
         let mark = HeadMark::load(layout, &self.memory, self.cpu);
         if mark.subbuf >= self.geometry.nr_subbufs() {
             return None;
         }
-        let place = self.enter(mark.subbuf);
+        let place = self.start_of(mark.subbuf);
         // The head moves before its sub-buffer is written: still the head, still whole.
         if HeadMark::load(layout, &self.memory, self.cpu) != mark {
             return None;
         }
-        let skipped = mark.first_event.wrapping_sub(self.next_event) % HeadMark::MODULUS;
-        // More than half the numbers away is behind us: a cursor that is still in the ring.
-        if self.entered && (1..HeadMark::MODULUS / 2).contains(&skipped) {
-            let before = match self.missed {
-                Some(Missed::Events(before)) => before,
-                _ => 0,
-            };
-            self.missed = Some(Missed::Events(before + skipped));
+        if !self.entered {
+            (self.entered, self.next_event) = (true, mark.first_event);
         }
-        (self.entered, self.next_event) = (true, mark.first_event);
-        Some(place)
-    }
-
-    /// The sub-buffer after this one, if the writer has gone on to it and this one is read.
-    fn enter_next(&self, place: Place) -> Option<Place> {
-        let meta = self.meta();
-        if meta.subbuf_at(&self.geometry, meta.commit_buffer)? == place.subbuf {
-            return None;
-        }
-        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
-        // More may have been committed before the writer went on.
-        let commit = Commit(self.memory.load_u64_acquire(self.page(place.subbuf) + 8));
-        if commit.size() > place.position.offset {
-            return Some(place);
-        }
-        let next = if place.subbuf + 1 < self.geometry.nr_subbufs() {
-            place.subbuf + 1
+        let missed = mark.first_event.wrapping_sub(self.next_event) % HeadMark::MODULUS;
+        // More than half the numbers away is behind.
+        if missed < HeadMark::MODULUS / 2 {
+            self.skip = 0;
+            self.next_event = mark.first_event;
+            if missed > 0 {
+                self.miss(Missed::Events(missed));
+            }
         } else {
-            1
-        };
-        Some(self.enter(next))
+            self.skip = HeadMark::MODULUS - missed;
+        }
+        self.enter(place);
+        self.place
     }
-}
-
-enum Copied {
-    /// The committed data ends here.
-    Bytes(usize),
-    /// The sub-buffer was begun anew meanwhile.
-    Overtaken,
 }
 
 impl<M: MemoryMut> LiveReader<M> {
@@ -234,35 +287,10 @@ impl<M: MemoryMut> LiveReader<M> {
         };
         let cursor = Cursor::load(layout, &self.memory, self.cpu);
         self.cursor_sequence = cursor.sequence;
-        if cursor.sequence == 0 {
-            return;
+        if cursor.sequence > 0 {
+            (self.entered, self.next_event) = (true, cursor.next_event);
+            self.place = None;
         }
-        (self.entered, self.next_event) = (true, cursor.next_event);
-        for _ in 0..=2 * self.geometry.nr_subbufs() {
-            let Some(chunk) = self.next_chunk() else {
-                return;
-            };
-            let missed = chunk.missed;
-            let Some(place) = self.place else { return };
-            if place.time_stamp >= cursor.time_stamp {
-                let same = place.time_stamp == cursor.time_stamp;
-                self.go_back(place, if same { cursor.offset.into() } else { 0 });
-                self.missed = missed;
-                return;
-            }
-        }
-    }
-
-    /// Goes back to the first event at or behind `offset` of the sub-buffer just read.
-    fn go_back(&mut self, place: Place, offset: usize) {
-        let mut events = Events::new(place.time_stamp, &self.data[..place.position.offset]);
-        while events.position().offset < offset && events.next().is_some() {}
-        let position = events.position();
-        let before = events.entries();
-        events.by_ref().for_each(drop);
-        let unread = u64::from(events.entries() - before);
-        self.next_event = self.next_event.wrapping_sub(unread) % HeadMark::MODULUS;
-        self.place = Some(Place { position, ..place });
     }
 
     /// Marks everything that was returned so far as consumed: `events` more than before.

@@ -45,6 +45,19 @@ pub enum Missed {
     Unknown,
 }
 
+impl Missed {
+    /// Both losses together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Events(these), Self::Events(others)) => {
+                Self::Events(these.saturating_add(others))
+            }
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// The commit word of a sub-buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit(pub u64);
@@ -317,6 +330,14 @@ impl<'a> Events<'a> {
     #[must_use]
     pub fn entries(&self) -> u32 {
         self.entries
+    }
+
+    /// Passes records until so many entries are passed, or the data or the good records end.
+    pub(crate) fn pass(&mut self, entries: u64) {
+        while u64::from(self.entries) < entries
+            && self.offset < self.data.len()
+            && self.step().is_ok()
+        {}
     }
 
     #[inline]

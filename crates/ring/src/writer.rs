@@ -321,17 +321,10 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             Missed::Unknown => (Counter::LostUnknown, 1),
         };
         self.count(counter, by);
-        self.missed_next = Some(match (self.missed_next, missed) {
-            (Some(Missed::Events(before)), Missed::Events(more)) => Missed::Events(before + more),
-            (None, missed) => missed,
-            _ => Missed::Unknown,
+        self.missed_next = Some(match self.missed_next {
+            None => missed,
+            Some(before) => before.and(missed),
         });
-    }
-
-    /// Counts events that the source had overwritten before the first one that is taken over.
-    pub fn overwritten_before(&mut self, events: u64) {
-        self.overrun = self.overrun.wrapping_add(events);
-        self.count(Counter::Overrun, events);
     }
 
     /// Counts events whose loss was told before without a number.
@@ -406,7 +399,6 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             return Err(ReserveError::TooLong { len });
         }
         let size = subbuf::record_size(len);
-        let time_stamp_before = self.time_stamp;
         let now = now.max(self.time_stamp);
         let mut delta = now - self.time_stamp;
         let mut extend = if delta >= encode::DELTA_END {
@@ -414,19 +406,14 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         } else {
             0
         };
-        let first = !self.begun || self.used(self.tail) == 0;
-        if !self.begun
-            || self.missed_next.is_some()
-            || (!first && self.used(self.tail) + extend + size > SUBBUF_DATA)
-        {
+        let fits = self.begun && self.used(self.tail) + extend + size <= SUBBUF_DATA;
+        if !fits || self.missed_next.is_some() {
             self.fill_page();
             self.next_page(now)?;
             (delta, extend) = (0, 0);
-        } else if first {
-            // Everything on the page was discarded: its time is this event's.
-            self.memory().store_u64(self.page_offset(self.tail), now);
-            (delta, extend) = (0, 0);
         }
+        // If the page was just begun, its own: that stays, as readers go by it.
+        let time_stamp_before = self.time_stamp;
         let start = self.used(self.tail);
         let at = self.data_offset(self.tail);
         if extend > 0 {
@@ -488,9 +475,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         if page == self.tail && end == self.used(page) {
             self.write[page as usize] = start as u16;
             self.entries[page as usize] -= 1;
-            if start > 0 {
-                self.time_stamp = time_stamp_before;
-            }
+            self.time_stamp = time_stamp_before;
         } else {
             let padding = encode::padding(end - record, delta.max(1));
             self.memory()
@@ -560,10 +545,13 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
     fn next_page(&mut self, time_stamp: u64) -> Result<(), ReserveError> {
         if self.begun {
             let next = self.after(self.tail);
+            self.check_room(next)?;
             if self.nested == 0 {
                 self.seal(self.tail);
             }
-            self.make_room(next)?;
+            if next == self.head {
+                self.give_up_head();
+            }
             self.tail = next;
         }
         self.begun = true;
@@ -593,19 +581,21 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         Ok(())
     }
 
-    /// Gives up the oldest sub-buffer if it is `next`.
-    fn make_room(&mut self, next: u32) -> Result<(), ReserveError> {
+    /// Whether `next` may be begun: counts a failure.
+    fn check_room(&self, next: u32) -> Result<(), ReserveError> {
         if self.nested > 0 && next == self.commit_page {
             self.count(Counter::CommitOverrun, 1);
             return Err(ReserveError::CommitOverrun);
         }
-        if next != self.head {
-            return Ok(());
-        }
-        if !self.overwrite {
+        if next == self.head && !self.overwrite {
             self.count(Counter::Dropped, 1);
             return Err(ReserveError::Full);
         }
+        Ok(())
+    }
+
+    /// Moves the head on: the oldest sub-buffer is going to be overwritten.
+    fn give_up_head(&mut self) {
         let entries = u64::from(self.entries[self.head as usize]);
         self.head = self.after(self.head);
         self.overrun = self.overrun.wrapping_add(entries);
@@ -622,7 +612,6 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         let address = geometry.stored_address(self.cpu, self.head);
         self.memory()
             .store_u64_release(geometry.head_offset(self.cpu), address);
-        Ok(())
     }
 
     /// Publishes everything from the commit page to the tail page.

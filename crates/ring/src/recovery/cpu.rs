@@ -151,6 +151,10 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
     /// Where in the ring the reader page belongs: the kernel takes it from before the head, and the
     /// writer may still be on it. The first of the places where its time fits.
     fn place_of_reader(&self, ring: &[Item], reader: &Item) -> usize {
+        // Nothing was ever read, or nothing is left to say where it was.
+        if reader.is_empty() {
+            return 0;
+        }
         let is_good = |item: &Item| item.page().is_some();
         let before_head = self
             .head
