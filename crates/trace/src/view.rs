@@ -377,17 +377,11 @@ fn merge_parts(parts: &[Part], cpu: u32) -> ViewCpu {
         note_gap_before_tail(&mut view, region, tail);
     }
     view.counters = parts[0].counters(cpu);
-    if parts.len() > 1 {
-        let gap: u64 = view
-            .pages
-            .iter()
-            .filter(|p| p.part == 1)
-            .filter_map(|p| counted(p.page.missed))
-            .sum();
-        view.counters.lost += gap;
-    }
     view.entries = view.pages.iter().map(|p| u64::from(p.page.entries)).sum();
     view.bytes = view.pages.iter().map(|p| u64::from(p.page.size)).sum();
+    if let [_, tail] = parts {
+        count_with_tail(&mut view, tail);
+    }
     let oldest = parts[0]
         .recovery
         .cpus
@@ -397,10 +391,19 @@ fn merge_parts(parts: &[Part], cpu: u32) -> ViewCpu {
     view
 }
 
-fn counted(missed: Option<Missed>) -> Option<u64> {
-    match missed {
-        Some(Missed::Events(events)) => Some(events),
-        _ => None,
+/// The counters over both parts. The tail's come from the kernel at a standstill, so what was
+/// written is exact, also where the recorder died before it knew how much it had missed.
+fn count_with_tail(view: &mut ViewCpu, tail: &Part) {
+    let from_tail = view.pages.iter().take_while(|placed| placed.part == 1);
+    // Overwritten in the region, but the host's ring is larger and still had them.
+    let back: u64 = match view.pages.iter().any(|placed| placed.part == 0) {
+        true => from_tail.map(|placed| u64::from(placed.page.entries)).sum(),
+        false => view.entries,
+    };
+    let overrun = view.counters.overrun.saturating_sub(back);
+    let written = tail.next_event(view.cpu);
+    if let Some(lost) = written.checked_sub(view.entries + overrun) {
+        (view.counters.overrun, view.counters.lost) = (overrun, lost);
     }
 }
 
@@ -427,13 +430,18 @@ fn note_gap_before_tail(view: &mut ViewCpu, region: &Part, tail: &Part) {
     if continues || missing == 0 || view.pages[first].page.missed.is_some() {
         return;
     }
-    view.pages[first].page.missed = Some(Missed::Events(missing));
+    // What the recorder had not settled when it died is in the number, and not in this gap.
+    let missed = match region.counters(view.cpu).lost_unknown {
+        0 => Missed::Events(missing),
+        _ => Missed::Unknown,
+    };
+    view.pages[first].page.missed = Some(missed);
     let after = first.checked_sub(1).map(|i| view.pages[i].page.time_stamp);
     let before = Some(view.pages[first].page.time_stamp);
     view.holes.push(Hole {
         after,
         before,
-        missed: Missed::Events(missing),
+        missed,
     });
 }
 
