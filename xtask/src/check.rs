@@ -31,7 +31,6 @@ pub(crate) fn check() -> Result<()> {
     }
     run(&mut cargo(&[
         "deny",
-        "--offline",
         "check",
         "licenses",
         "bans",
