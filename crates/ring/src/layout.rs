@@ -186,6 +186,11 @@ pub struct Geometry {
     nr_subbufs: u32,
 }
 
+/// Of two geometries with their scores, the better one; the first if they are equal.
+fn better(first: (u32, Geometry), second: (u32, Geometry)) -> (u32, Geometry) {
+    if second.0 > first.0 { second } else { first }
+}
+
 /// CPU blocks, or what looks like one, from which a geometry is tried.
 const MAX_BLOCKS_TRIED: usize = 64;
 
@@ -276,24 +281,26 @@ impl Geometry {
         if size > memory.len() as u64 {
             return Err(not_a_region);
         }
-        let mut best: Option<(u32, Self)> = None;
-        for format in RegionFormat::ALL {
-            // A layout that the region itself names is preferred to one that merely fits.
-            let named = u32::from(word(0) == MAGIC && word(4) == format.struct_sizes());
-            for nr_cpus in 1..=Self::MAX_CPUS {
-                let Ok(geometry) = Self::with_format(format, size, nr_cpus) else {
-                    break;
-                };
-                let blocks = geometry.matching_blocks(memory);
-                if blocks == 0 {
-                    continue;
-                }
-                let score = blocks * 2 + named;
-                if best.is_none_or(|(best, _)| score > best) {
-                    best = Some((score, geometry));
-                }
-            }
-        }
+        // A layout that the region itself names is preferred to one that merely fits.
+        let is_named = |format: RegionFormat| word(0) == MAGIC && word(4) == format.struct_sizes();
+        let score = |geometry: Self| {
+            let blocks = geometry.matching_blocks(memory);
+            (blocks * 2 + u32::from(is_named(geometry.format)), geometry)
+        };
+        let candidates = || {
+            let formats = RegionFormat::ALL.into_iter();
+            formats.flat_map(|format| Self::all_of_size(format, size))
+        };
+        // In a healthy region the first CPU's block leaves few candidates.
+        let whole = candidates()
+            .filter(|geometry| geometry.says_the_same(memory, 0))
+            .map(score);
+        let whole = whole
+            .filter(|(score, geometry)| *score == geometry.sampled_cpus().count() as u32 * 2 + 1);
+        let best = whole.reduce(better).or_else(|| {
+            let fitting = candidates().map(score).filter(|&(score, _)| score > 1);
+            fitting.reduce(better)
+        });
         best.map(|(_, geometry)| geometry).ok_or(not_a_region)
     }
 
@@ -348,11 +355,20 @@ impl Geometry {
         Some((blocks, geometry))
     }
 
-    /// How many of at most 64 CPU blocks, spread over all, say what this geometry implies.
+    /// The geometries of a size, for each number of CPUs.
+    fn all_of_size(format: RegionFormat, size: u64) -> impl Iterator<Item = Self> {
+        (1..=Self::MAX_CPUS).map_while(move |nr_cpus| Self::with_format(format, size, nr_cpus).ok())
+    }
+
+    /// At most 64 CPUs, spread over all.
+    fn sampled_cpus(&self) -> impl Iterator<Item = u32> {
+        (0..self.nr_cpus).step_by(self.nr_cpus.div_ceil(64) as usize)
+    }
+
+    /// How many of the sampled CPUs' blocks say what this geometry implies.
     fn matching_blocks(&self, memory: &impl Memory) -> u32 {
-        let step = self.nr_cpus.div_ceil(64) as usize;
-        let matching = (0..self.nr_cpus)
-            .step_by(step)
+        let matching = self
+            .sampled_cpus()
             .filter(|&cpu| self.says_the_same(memory, cpu));
         matching.count() as u32
     }

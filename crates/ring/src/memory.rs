@@ -4,6 +4,8 @@
 //! copied word by word, so that a racing writer makes a copy torn but never undefined; the callers
 //! find a torn copy by what they check afterwards (time stamp and commit of the page, checksums).
 
+#[cfg(all(feature = "std", target_arch = "x86_64", not(miri)))]
+use crate::layout::SUBBUF_DATA;
 use alloc::boxed::Box;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
@@ -31,6 +33,22 @@ pub trait Memory {
     }
     /// Copies bytes out. The copy is torn where another writer is at work.
     fn read(&self, offset: usize, out: &mut [u8]);
+    /// Continues the CRC32C `crc` over bytes.
+    fn crc32c(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        let mut buffer = [0; 4096];
+        let (mut crc, mut done) = (crc, 0);
+        while done < len {
+            let part = &mut buffer[..(len - done).min(4096)];
+            self.read(offset + done, part);
+            crc = crate::crc32c(crc, part);
+            done += part.len();
+        }
+        crc
+    }
+    /// Says that bytes from `offset` on, wherever that is, are going to be read soon.
+    fn prefetch(&self, offset: usize) {
+        let _ = offset;
+    }
 }
 
 /// Memory that can be written, through a shared reference: the bytes are shared anyway.
@@ -74,6 +92,12 @@ impl<M: Memory + ?Sized> Memory for &M {
     }
     fn read(&self, offset: usize, out: &mut [u8]) {
         (**self).read(offset, out);
+    }
+    fn crc32c(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        (**self).crc32c(crc, offset, len)
+    }
+    fn prefetch(&self, offset: usize) {
+        (**self).prefetch(offset);
     }
 }
 
@@ -171,6 +195,42 @@ fn split_words(offset: usize, len: usize) -> (usize, usize) {
     }
 }
 
+/// Copies whole words out of shared memory, one string instruction for all: a copy that a racing
+/// writer tears, like one word by word, at three times the speed.
+///
+/// # Safety
+///
+/// `base` is valid for atomic reads of `out.len()` bytes, which do not overlap `out`.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+unsafe fn copy_out(base: *const u64, out: &mut [u8]) {
+    // SAFETY: the caller promises the source, `out` is the destination. To the compiler this is an
+    // access from outside, as that of another process is, so that a race is no undefined behaviour.
+    unsafe {
+        core::arch::asm!(
+            "rep movsb",
+            inout("rcx") out.len() => _,
+            inout("rsi") base => _,
+            inout("rdi") out.as_mut_ptr() => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Copies whole words out of shared memory.
+///
+/// # Safety
+///
+/// `base` is valid for atomic reads of `out.len()` bytes, which do not overlap `out`.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+unsafe fn copy_out(base: *const u64, out: &mut [u8]) {
+    for (i, word) in out.chunks_exact_mut(8).enumerate() {
+        // SAFETY: inside the range, as the caller promises; the pointer is only made mutable for the
+        // atomic's sake.
+        let value = unsafe { AtomicU64::from_ptr(base.add(i).cast_mut()) }.load(Ordering::Relaxed);
+        word.copy_from_slice(&u64::from_le(value).to_le_bytes());
+    }
+}
+
 impl Memory for RawMemory<'_> {
     fn len(&self) -> usize {
         self.len
@@ -194,17 +254,39 @@ impl Memory for RawMemory<'_> {
         }
         if words > 0 {
             let base = self.at(offset + head, words * 8, 8).cast::<u64>();
-            for (i, word) in middle.chunks_exact_mut(8).enumerate() {
-                // SAFETY: 1: the range of `words` words was checked above; 2: atomic access.
-                let value = unsafe { AtomicU64::from_ptr(base.add(i)) }.load(Ordering::Relaxed);
-                word.copy_from_slice(&u64::from_le(value).to_le_bytes());
-            }
+            // SAFETY: 1: the range of `words` words was checked by `at`, which aligned it too; 2: it
+            // is not borrowed, and `middle` is as long.
+            unsafe { copy_out(base, middle) };
         }
         for (i, byte) in last.iter_mut().enumerate() {
             *byte = self
                 .byte(offset + head + words * 8 + i)
                 .load(Ordering::Relaxed);
         }
+    }
+
+    #[cfg(all(feature = "std", target_arch = "x86_64", not(miri)))]
+    fn crc32c(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        if offset.is_multiple_of(8) {
+            let data = self.at(offset, len, 8);
+            // SAFETY: 1: in bounds and aligned, checked by `at`; 2: the access is atomic.
+            if let Some(crc) = unsafe { crate::crc::shared::crc32c(crc, data, len) } {
+                return crc;
+            }
+        }
+        let mut buffer = [0; SUBBUF_DATA];
+        (0..len).step_by(SUBBUF_DATA).fold(crc, |crc, done| {
+            let part = &mut buffer[..(len - done).min(SUBBUF_DATA)];
+            self.read(offset + done, part);
+            crate::crc32c(crc, part)
+        })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn prefetch(&self, offset: usize) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint reads nothing: any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.wrapping_add(offset).cast()) };
     }
 }
 
@@ -295,6 +377,12 @@ impl Memory for HeapMemory {
     }
     fn read(&self, offset: usize, out: &mut [u8]) {
         self.raw().read(offset, out);
+    }
+    fn crc32c(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        self.raw().crc32c(crc, offset, len)
+    }
+    fn prefetch(&self, offset: usize) {
+        self.raw().prefetch(offset);
     }
 }
 

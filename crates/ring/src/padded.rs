@@ -66,6 +66,21 @@ impl<M: Memory> Memory for Padded<'_, M> {
         }
         rest.fill(0);
     }
+
+    #[inline]
+    fn crc32c(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        if self.is_there(offset, len) {
+            return self.memory.crc32c(crc, offset, len);
+        }
+        let there = self.there.saturating_sub(offset);
+        let crc = self.memory.crc32c(crc, offset, there);
+        (there..len).fold(crc, |crc, _| crate::crc32c(crc, &[0]))
+    }
+
+    #[inline]
+    fn prefetch(&self, offset: usize) {
+        self.memory.prefetch(offset);
+    }
 }
 
 #[cfg(test)]

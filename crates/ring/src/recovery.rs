@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::extension::Layout;
-use crate::layout::{BUFFERS_OFFSET, MAGIC, SUBBUF_DATA, SUBBUF_HEADER, TOTAL_SIZE};
+use crate::layout::{BUFFERS_OFFSET, MAGIC, SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE, TOTAL_SIZE};
 use crate::padded::Padded;
 use crate::subbuf::{self, BadRecord, Missed};
 use crate::{Geometry, LayoutError, Memory, RegionFormat, Scratch};
@@ -201,10 +201,10 @@ impl Page {
         buffer: &'b mut [u8; SUBBUF_DATA],
     ) -> &'b [u8] {
         let data = &mut buffer[..self.size as usize];
-        memory.read(
-            geometry.subbuf_offset(cpu, self.subbuf) + SUBBUF_HEADER,
-            data,
-        );
+        let offset = geometry.subbuf_offset(cpu, self.subbuf);
+        memory.read(offset + SUBBUF_HEADER, data);
+        // Pages are mostly read in order.
+        prefetch_subbuf(memory, offset + SUBBUF_SIZE);
         data
     }
 
@@ -217,6 +217,13 @@ impl Page {
             )
             .last
         })
+    }
+}
+
+/// Says that a sub-buffer is going to be read soon: the CPU's own prefetcher stops at a page's end.
+fn prefetch_subbuf(memory: &impl Memory, offset: usize) {
+    for line in (0..SUBBUF_SIZE).step_by(64) {
+        memory.prefetch(offset + line);
     }
 }
 

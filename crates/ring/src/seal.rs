@@ -36,6 +36,19 @@ pub fn checksum(time_stamp: u64, data: &[u8]) -> u32 {
     crc32c(crc, data)
 }
 
+/// The checksum of `size` bytes of data at `offset`, where they are.
+pub(crate) fn checksum_of(
+    memory: &impl Memory,
+    time_stamp: u64,
+    offset: usize,
+    size: usize,
+) -> u32 {
+    let mut header = [0; 12];
+    header[..8].copy_from_slice(&time_stamp.to_le_bytes());
+    header[8..].copy_from_slice(&(size as u32).to_le_bytes());
+    memory.crc32c(crc32c(0, &header), offset, size)
+}
+
 impl Seal {
     /// Reads the seal of a sub-buffer, if there is a whole one.
     #[must_use]

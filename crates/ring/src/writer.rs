@@ -19,7 +19,7 @@ use core::fmt;
 
 use crate::extension::{Counter, HeadMark, Layout, count};
 use crate::layout::{BUFFERS_OFFSET, MAGIC, SUBBUF_DATA, SUBBUF_HEADER, TOTAL_SIZE};
-use crate::seal::{Seal, checksum};
+use crate::seal::{Seal, checksum_of};
 use crate::subbuf::{self, BadRecord, Event, Events, Missed, PAYLOAD_MAX, TIME_RECORD, encode};
 use crate::{Geometry, LayoutError, MemoryMut, RegionFormat};
 
@@ -641,20 +641,23 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         let Some(layout) = &self.region.extension else {
             return;
         };
-        let mut data = [0; SUBBUF_DATA];
-        let data = &mut data[..self.used(page)];
-        self.memory().read(self.data_offset(page), data);
+        let size = self.used(page);
         let time_stamp = self.memory().load_u64(self.page_offset(page));
         // The open seal knows what was missed before the page.
         let open = Seal::load(layout, self.memory(), self.cpu, page);
         let seal = Seal {
             time_stamp,
-            size: data.len() as u32,
+            size: size as u32,
             entries: self.entries[page as usize],
             missed: open
                 .filter(|open| open.time_stamp == time_stamp)
                 .and_then(|open| open.missed),
-            crc: Some(checksum(time_stamp, data)),
+            crc: Some(checksum_of(
+                self.memory(),
+                time_stamp,
+                self.data_offset(page),
+                size,
+            )),
         };
         seal.store(layout, self.memory(), self.cpu, page);
     }

@@ -10,10 +10,10 @@
 //! The writer replaces a closed seal before it touches the sub-buffer again, so a closed seal whose
 //! sub-buffer differs is damage or, after a power loss, one that the sub-buffer outran to the disk.
 
-use super::{Page, PageSource, Reason, Recovery};
+use super::{Page, PageSource, Reason, Recovery, prefetch_subbuf};
 use crate::Memory;
-use crate::layout::{SUBBUF_DATA, SUBBUF_HEADER};
-use crate::seal::{Seal, checksum};
+use crate::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
+use crate::seal::{Seal, checksum_of};
 use crate::subbuf::{self, BadRecord, Commit, DROPPED};
 
 /// What was found.
@@ -87,10 +87,9 @@ impl<'a, M: Memory> Judge<'a, M> {
         if size > SUBBUF_DATA {
             return Judged::Bad(Reason::SealMismatch);
         }
-        let data = &mut self.data[..size];
-        self.memory.read(header.offset + SUBBUF_HEADER, data);
+        let contents = header.offset + SUBBUF_HEADER;
         let header_matches = seal.time_stamp == header.time_stamp && header.commit.0 == size as u64;
-        if checksum(seal.time_stamp, data) != crc {
+        if checksum_of(self.memory, seal.time_stamp, contents, size) != crc {
             return match header_matches {
                 true => Judged::Bad(Reason::Checksum),
                 false if seal.time_stamp < header.time_stamp => self.by_structure(header),
@@ -168,6 +167,8 @@ impl<'a, M: Memory> Judge<'a, M> {
         }
         self.memory
             .read(header.offset + SUBBUF_HEADER, &mut self.data);
+        // The next one's bytes come while this one is walked over.
+        prefetch_subbuf(self.memory, header.offset + SUBBUF_SIZE);
         let summary = subbuf::walk(time_stamp, &self.data[..commit.size()]);
         if summary.last < time_stamp {
             return Judged::Bad(Reason::TimeBeyondClock(time_stamp));
