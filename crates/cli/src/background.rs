@@ -1,25 +1,20 @@
 //! What a recorder does beside recording: it collects what the host's ring still held of dead
 //! runs, validates what was kept, applies retention, and writes areas back.
 
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use outlive_kernel::{Instances, RunId, Tracefs, collect_leftovers};
+use outlive_kernel::{Collected, Collector};
 use outlive_trace::retention::{self, Policy};
 use outlive_trace::view::View;
-use outlive_trace::{Generation, Mapping, StateDir, StateLock, clock};
+use outlive_trace::{Generation, Mapping, clock};
 
 use crate::boot::say;
 use crate::summary::Summary;
 use crate::units;
 
 pub(crate) struct Background<'a> {
-    pub(crate) tracefs: &'a Tracefs,
-    pub(crate) instances: &'a Instances,
-    pub(crate) state: &'a StateDir,
-    pub(crate) lock: &'a StateLock,
-    pub(crate) run: RunId,
-    pub(crate) sequence: u64,
+    pub(crate) collector: Collector<'a>,
     pub(crate) policy: Policy,
     /// What this start has kept.
     pub(crate) kept: Vec<Generation>,
@@ -29,6 +24,15 @@ impl Background<'_> {
     /// Does all of it once. Nothing here stops the recording: what fails is said, and tried again
     /// by the next start.
     pub(crate) fn run(&self) {
+        // What is read here may be damaged in ways that nobody thought of; each step's work is
+        // durable or not there, so that nothing is left half done.
+        let steps = std::panic::AssertUnwindSafe(|| self.steps());
+        if std::panic::catch_unwind(steps).is_err() {
+            say!("this is a bug; the recording goes on, the next start tries again");
+        }
+    }
+
+    fn steps(&self) {
         self.collect();
         for generation in &self.kept {
             self.validate(generation);
@@ -37,31 +41,7 @@ impl Background<'_> {
     }
 
     fn collect(&self) {
-        let tell =
-            |name: &str, collected: Result<outlive_kernel::Collected, outlive_kernel::Error>| {
-                match collected {
-                    Ok(collected) => match &collected.generation {
-                        Some(generation) if collected.events > 0 => say!(
-                            "{}/{}: {} events collected from the host's ring",
-                            generation.instance(),
-                            generation.seq(),
-                            collected.events
-                        ),
-                        _ => {}
-                    },
-                    Err(error) => say!("{name} stays for the next start: {error}"),
-                }
-            };
-        let collected = collect_leftovers(
-            self.tracefs,
-            self.instances,
-            self.state,
-            self.lock,
-            self.run,
-            self.sequence,
-            tell,
-        );
-        if let Err(error) = collected {
+        if let Err(error) = self.collector.collect(tell_collected) {
             say!("cannot collect what dead runs left in the host's rings: {error}");
         }
     }
@@ -89,20 +69,27 @@ impl Background<'_> {
             summary.events,
             summary.lost
         );
-        let newest = outlive_trace::generation::list_instance(self.state, generation.instance());
+        let newest =
+            outlive_trace::generation::list_instance(self.collector.state, generation.instance());
         let found = newest
             .into_iter()
             .flatten()
             .find(|other| other.seq() == generation.seq());
         if let Some(mut generation) = found
-            && let Err(error) = generation.update_meta(self.lock, |meta| summary.note(meta))
+            && let Err(error) =
+                generation.update_meta(self.collector.lock, |meta| summary.note(meta))
         {
             say!("{name}: {error}");
         }
     }
 
     fn retain(&self) {
-        match retention::apply(self.state, self.lock, &self.policy, clock::realtime_ns()) {
+        match retention::apply(
+            self.collector.state,
+            self.collector.lock,
+            &self.policy,
+            clock::realtime_ns(),
+        ) {
             Ok(removed) => {
                 for generation in removed {
                     say!(
@@ -118,20 +105,54 @@ impl Background<'_> {
     }
 }
 
-/// Writes the areas back every so often, until `stopped`.
-pub(crate) fn flush(
-    interval: Option<Duration>,
-    mappings: &[&Mapping],
-    (stopped, wake): &(Mutex<bool>, Condvar),
-) {
+fn tell_collected(name: &str, collected: Result<Collected, outlive_kernel::Error>) {
+    match collected {
+        Ok(collected) => {
+            if let Some(generation) = collected.generation
+                && collected.events > 0
+            {
+                say!(
+                    "{}/{}: {} events collected from the host's ring",
+                    generation.instance(),
+                    generation.seq(),
+                    collected.events
+                );
+            }
+        }
+        Err(error) => say!("{name} stays for the next start: {error}"),
+    }
+}
+
+/// Tells [`flush`] to end.
+#[derive(Default)]
+pub(crate) struct Stop {
+    is_stopped: Mutex<bool>,
+    wake: Condvar,
+}
+
+/// Ends the flushing when it goes, whichever way the recording ends.
+pub(crate) struct StopGuard<'a>(pub(crate) &'a Stop);
+
+impl Drop for StopGuard<'_> {
+    fn drop(&mut self) {
+        let stopped = &self.0.is_stopped;
+        *stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.wake.notify_all();
+    }
+}
+
+/// Writes the areas back every so often, until it is told to stop.
+pub(crate) fn flush(interval: Option<Duration>, mappings: &[&Mapping], stop: &Stop) {
     let Some(interval) = interval else { return };
-    let mut stop = stopped
+    let mut is_stopped = stop
+        .is_stopped
         .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    while !*stop {
-        (stop, _) = wake
-            .wait_timeout(stop, interval)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        .unwrap_or_else(PoisonError::into_inner);
+    while !*is_stopped {
+        (is_stopped, _) = stop
+            .wake
+            .wait_timeout(is_stopped, interval)
+            .unwrap_or_else(PoisonError::into_inner);
         for mapping in mappings {
             if let Err(error) = mapping.sync(0..mapping.len()) {
                 say!("cannot write an area back: {error}");

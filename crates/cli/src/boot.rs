@@ -2,24 +2,24 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use outlive_kernel::{
-    Access, Capture, EventName, Instance, Instances, Pace, Recorder, RegionSink, RunId, StateId,
-    Tick, Tracefs, clock_pair, nr_cpu_ids,
+    Access, Capture, Collector, EventName, Instance, Instances, Pace, Recorder, RegionSink, RunId,
+    StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
 };
 use outlive_ring::extension::{ClockPair, Heartbeat, store_clock_pair};
 use outlive_ring::{RawMemory, Region, RunRecord};
-use outlive_trace::cmdline::{self, CommandLine, Diagnostic, OptionScope};
+use outlive_trace::cmdline::{self, CommandLine, Diagnostic, InstanceKind, OptionScope};
 use outlive_trace::retention::Policy;
 use outlive_trace::start::close_run;
-use outlive_trace::{Live, Mapping, Start, Started, StateDir, Step};
+use outlive_trace::{Live, Mapping, Start, Started, StateDir, Step, failpoint};
 
 use crate::args::{Args, BootArgs};
-use crate::background::{self, Background};
+use crate::background::{self, Background, Stop, StopGuard};
 use crate::{diagnostic, exit, units};
 
 /// Where the command line is looked for when none is given.
@@ -194,7 +194,6 @@ fn tell(step: &Step<'_>) {
 }
 
 fn tell_backups(cmdline: &CommandLine, started: &Started) {
-    use outlive_trace::cmdline::InstanceKind;
     for instance in &cmdline.instances {
         if let InstanceKind::Backup { source } = &instance.kind
             && let Some(live) = started
@@ -228,6 +227,7 @@ impl Recording<'_> {
         let Started {
             lock, run, live, ..
         } = started;
+        let policy = self.policy()?;
         let instances = Instances::new(
             self.tracefs,
             StateId(u64::from_str_radix(self.state.id(), 16)?),
@@ -236,6 +236,7 @@ impl Recording<'_> {
             .iter()
             .map(Live::lay_out)
             .collect::<Result<Vec<_>, _>>()?;
+        failpoint::reached("boot-laid-out");
         let mut hosts = Vec::new();
         let mut sinks = Vec::new();
         let mut runs = Vec::new();
@@ -259,14 +260,18 @@ impl Recording<'_> {
             sinks.push(sink);
             runs.push(run);
         }
+        failpoint::reached("boot-prepared");
         let background = Background {
-            tracefs: self.tracefs,
-            instances: &instances,
-            state: self.state,
-            lock: &lock,
-            run: RunId(u128::from_be_bytes(run.run_id.0)),
-            sequence: run.run_sequence,
-            policy: self.policy()?,
+            collector: Collector {
+                tracefs: self.tracefs,
+                instances: &instances,
+                state: self.state,
+                lock: &lock,
+                run: RunId(u128::from_be_bytes(run.run_id.0)),
+                sequence: run.run_sequence,
+                ordinary: &self.ordinary(),
+            },
+            policy,
             kept: live.iter().filter_map(|live| live.kept.clone()).collect(),
         };
         let mappings: Vec<&Mapping> = live.iter().map(Live::mapping).collect();
@@ -292,21 +297,17 @@ impl Recording<'_> {
         }
         let signs = Signs::begin(&hosts, &regions)?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        let pair = (Mutex::new(false), Condvar::new());
+        failpoint::reached("boot-recording");
+        let flushing = Stop::default();
         std::thread::scope(|scope| {
+            let _stop_flushing = StopGuard(&flushing);
             scope.spawn(|| {
                 background.run();
-                background::flush(self.boot.flush, &mappings, &pair);
+                background::flush(self.boot.flush, &mappings, &flushing);
             });
-            let recorded = record(self.boot, recorder, sinks, &hosts, runs, signs, stop);
-            *pair
-                .0
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = true;
-            pair.1.notify_all();
-            recorded
-        })?;
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            record(self.boot, recorder, sinks, &hosts, runs, signs, stop)
+        })
+        .context("recording ended; what the host's ring still holds is kept by the next start")?;
         remove_all(hosts);
         say!("closed cleanly");
         Ok(())
@@ -350,6 +351,14 @@ impl Recording<'_> {
             live.layout().ring().nr_cpus(),
             units::span(nanos(self.boot.interval)),
         );
+    }
+
+    fn ordinary(&self) -> Vec<&str> {
+        let instances = self.cmdline.instances.iter();
+        instances
+            .filter(|instance| matches!(instance.kind, InstanceKind::Ordinary))
+            .map(|instance| instance.name.as_str())
+            .collect()
     }
 
     fn policy(&self) -> Result<Policy> {
@@ -461,23 +470,15 @@ fn record(
 ) -> Result<()> {
     let mut pace = Pace::default();
     pace.interval = boot.interval;
-    recorder.run(&mut sinks, stop, &pace, |sinks, tick| {
+    let polled = recorder.run(&mut sinks, stop, &pace, |sinks, tick| {
         signs.tick(hosts, sinks, tick)
-    })?;
+    });
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let delays = *recorder.delays();
-    for host in hosts {
-        host.set_tracing_on(false)?;
-    }
-    for (source, sink) in recorder.into_sources().iter_mut().zip(&mut sinks) {
-        source.finish(sink)?;
-        sink.close();
-        if sink.refused() > 0 {
-            say!(
-                "{} pieces of sub-buffers were no whole records",
-                sink.refused()
-            );
-        }
-    }
+    let finished = polled.and_then(|()| finish(recorder, hosts, &mut sinks));
+    sinks.iter_mut().for_each(RegionSink::close);
+    // Not marked as closed then: the host's rings are left, and hold what is not here.
+    finished?;
     signs.pair(hosts, sinks.iter().map(RegionSink::region));
     for (sink, run) in sinks.iter().zip(&mut runs) {
         if let Some(layout) = sink.region().extension() {
@@ -489,6 +490,27 @@ fn record(
         delays.polls,
         units::span(delays.max_ns)
     );
+    Ok(())
+}
+
+/// Stops the host instances, and takes their last events.
+fn finish(
+    recorder: Recorder,
+    hosts: &[Instance],
+    sinks: &mut [RegionSink<'_, RawMemory<'_>>],
+) -> Result<(), outlive_kernel::Error> {
+    for host in hosts {
+        host.set_tracing_on(false)?;
+    }
+    for (source, sink) in recorder.into_sources().iter_mut().zip(sinks) {
+        source.finish(sink)?;
+        if sink.refused() > 0 {
+            say!(
+                "{} pieces of sub-buffers were no whole records",
+                sink.refused()
+            );
+        }
+    }
     Ok(())
 }
 

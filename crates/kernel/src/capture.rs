@@ -80,6 +80,9 @@ impl Capture {
         };
         let mut catalog = CatalogWriter::new(layout, region.memory());
         let text_addr = write_catalog(tracefs, &self.events, &run.clock, &mut catalog)?;
+        for task in scan_tasks()? {
+            catalog.task_name(task.tid, task.comm.as_bytes());
+        }
         let clock_id = CLOCKS
             .iter()
             .position(|&clock| clock == run.clock)
@@ -123,9 +126,6 @@ pub(crate) fn write_catalog<M: MemoryMut + Copy>(
     printk.parse_printk_formats(&tracefs.printk_formats().unwrap_or_default());
     for (address, text) in printk.printk_formats() {
         catalog.record(&CatalogRecord::PrintkFormat { address, text });
-    }
-    for task in scan_tasks()? {
-        catalog.task_name(task.tid, task.comm.as_bytes());
     }
     Ok(text_addr)
 }

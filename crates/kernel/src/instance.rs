@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::cpus::CpuId;
 use crate::error::{Error, Holder};
@@ -88,6 +88,14 @@ impl Instances {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// When an instance was created, as far as the kernel tells.
+    pub(crate) fn created(&self, name: &InstanceName) -> Option<SystemTime> {
+        let folder = self.folder.join(name.to_string());
+        fs::metadata(folder)
+            .and_then(|folder| folder.modified())
+            .ok()
     }
 
     fn instance(&self, name: InstanceName) -> Instance {

@@ -3,18 +3,22 @@
 //! Such an instance still records. It is frozen, copied without consuming into the generation's
 //! tail, and removed only when the tail is durable, so that a kill at any place loses nothing.
 
+use outlive_ring::catalog::task_names;
 use outlive_ring::extension::Layout;
 use outlive_ring::{Geometry, MemoryMut, Region, RunId as RingRunId, RunRecord};
 use outlive_trace::generation::{keep_by_copy, list};
-use outlive_trace::{CopySource, Generation, GenerationState, Meta, StateDir, StateLock, tail};
+use outlive_trace::{
+    CopySource, Generation, GenerationState, Mapping, Meta, StateDir, StateLock, Verdict,
+    failpoint, tail,
+};
 
 use crate::capture::write_catalog;
 use crate::catalog_writer::CatalogWriter;
 use crate::cpus::nr_cpu_ids;
-use crate::drain::{drain_cpu, freeze};
+use crate::drain::drain_cpu;
 use crate::error::Error;
 use crate::instance::{Instance, Instances};
-use crate::instance_name::RunId;
+use crate::instance_name::{InstanceName, RunId};
 use crate::region_sink::RegionSink;
 use crate::subbuf::DATA_BYTES;
 use crate::tracefs::{EventName, Tracefs};
@@ -22,6 +26,9 @@ use crate::tracefs::{EventName, Tracefs};
 /// Bytes of a tail's catalog: it holds the formats once more, so that a tail can be read alone.
 const LOG_BYTES: usize = 4 << 20;
 const TASK_NAMES: usize = 4096;
+
+/// The steps of collecting at which a test may kill it, for [`failpoint`].
+pub const COLLECT_STEPS: [&str; 3] = ["collect-frozen", "collect-kept", "collect-removed"];
 
 /// What became of a leftover instance.
 #[derive(Debug)]
@@ -35,73 +42,97 @@ pub struct Collected {
     pub events: u64,
 }
 
-/// Drains the instances of our own state that no running recorder has, all but those of `run`.
-///
-/// `sequence` numbers a generation that has to be made for events without a region. `tell` is
-/// called for each instance with what became of it; an instance that fails is left for the next
-/// start.
-///
-/// # Errors
-///
-/// The list of instances cannot be read, or a generation's `meta.json` not be written.
-pub fn collect_leftovers(
-    tracefs: &Tracefs,
-    instances: &Instances,
-    state: &StateDir,
-    lock: &StateLock,
-    run: RunId,
-    sequence: u64,
-    mut tell: impl FnMut(&str, Result<Collected, Error>),
-) -> Result<(), Error> {
-    for name in instances
-        .list()?
-        .into_iter()
-        .filter(|name| name.run() != run)
-    {
-        let collected = instances.open_existing(&name).and_then(|instance| {
-            let leftover = Leftover {
-                tracefs,
-                state,
-                lock,
-                sequence,
-                instance: &instance,
-            };
-            let (generation, events) = leftover.collect()?;
-            let host_instance = name.to_string();
-            instance.remove()?;
-            Ok(Collected {
-                host_instance,
-                generation,
-                events,
-            })
-        });
-        tell(&name.to_string(), collected);
-    }
-    complete_generations(instances, state, lock, run)
+/// Collects what dead runs left in the host's rings.
+#[derive(Clone, Copy, Debug)]
+pub struct Collector<'a> {
+    /// The machine's tracefs.
+    pub tracefs: &'a Tracefs,
+    /// The host instances of the state.
+    pub instances: &'a Instances,
+    /// Where the generations are.
+    pub state: &'a StateDir,
+    /// Its lock: no other recorder runs on it.
+    pub lock: &'a StateLock,
+    /// The run whose host instances are left alone, because it is ours.
+    pub run: RunId,
+    /// The largest number of a generation that has to be made for events without a region.
+    pub sequence: u64,
+    /// Instances that are not persistent: what is left of them is removed.
+    pub ordinary: &'a [&'a str],
 }
 
-/// Marks generations complete whose host instance is gone, for instance because the machine was
-/// rebooted.
-fn complete_generations(
-    instances: &Instances,
-    state: &StateDir,
-    lock: &StateLock,
-    run: RunId,
-) -> Result<(), Error> {
-    let waiting: Vec<String> = instances
-        .list()?
-        .iter()
-        .filter(|name| name.run() != run)
-        .map(|name| hex(name.run()))
-        .collect();
-    for mut generation in list(state)? {
-        let run_id = generation.meta().and_then(|meta| meta.run_id.clone());
-        let is_waiting = run_id.is_some_and(|id| waiting.contains(&id));
-        if generation.is_collecting() && !is_waiting {
-            generation.update_meta(lock, |meta| meta.state = GenerationState::Complete)?;
+impl Collector<'_> {
+    /// Drains the host instances of the state. `tell` is called for each with what became of it;
+    /// one that fails is left for the next start.
+    ///
+    /// # Errors
+    ///
+    /// The list of instances cannot be read, or a generation's `meta.json` not be written.
+    pub fn collect(
+        &self,
+        mut tell: impl FnMut(&str, Result<Collected, Error>),
+    ) -> Result<(), Error> {
+        for name in newest_first(self.instances)? {
+            if name.run() != self.run {
+                tell(&name.to_string(), self.collect_one(&name));
+            }
         }
+        self.complete_generations()
     }
-    Ok(())
+
+    fn collect_one(&self, name: &InstanceName) -> Result<Collected, Error> {
+        let instance = self.instances.open_existing(name)?;
+        let leftover = Leftover {
+            collector: self,
+            instance: &instance,
+        };
+        let (generation, events) = match self.ordinary.contains(&name.name()) {
+            true => (None, 0),
+            false => leftover.collect()?,
+        };
+        failpoint::reached("collect-kept");
+        instance.remove()?;
+        failpoint::reached("collect-removed");
+        Ok(Collected {
+            host_instance: name.to_string(),
+            generation,
+            events,
+        })
+    }
+
+    /// Marks generations complete whose host instance is gone, for instance because the machine
+    /// was rebooted.
+    fn complete_generations(&self) -> Result<(), Error> {
+        let names = self.instances.list()?;
+        let waiting: Vec<String> = names.iter().map(|name| hex(name.run())).collect();
+        for mut generation in list(self.state)? {
+            let run_id = generation.meta().and_then(|meta| meta.run_id.clone());
+            let is_waiting = run_id.is_some_and(|id| waiting.contains(&id));
+            if generation.is_collecting() && !is_waiting {
+                generation.update_meta(self.lock, |meta| {
+                    meta.state = GenerationState::Complete;
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The instances by the age of their folders, so that of two whose runs left no region the newer
+/// one gets the larger number.
+fn newest_first(instances: &Instances) -> Result<Vec<InstanceName>, Error> {
+    let mut names = instances.list()?;
+    names.sort_by_cached_key(|name| std::cmp::Reverse(instances.created(name)));
+    Ok(names)
+}
+
+/// The names of tasks in a generation's region.
+fn task_names_of(generation: &Generation) -> Vec<(i32, Vec<u8>)> {
+    let Ok(region) = Mapping::of_path(&generation.region_path()) else {
+        return Vec::new();
+    };
+    let layout = Layout::load(&region);
+    layout.map_or_else(Vec::new, |layout| task_names(&layout, &region))
 }
 
 fn hex(run: RunId) -> String {
@@ -109,18 +140,16 @@ fn hex(run: RunId) -> String {
 }
 
 struct Leftover<'a> {
-    tracefs: &'a Tracefs,
-    state: &'a StateDir,
-    lock: &'a StateLock,
-    sequence: u64,
+    collector: &'a Collector<'a>,
     instance: &'a Instance,
 }
 
 impl Leftover<'_> {
     fn collect(&self) -> Result<(Option<Generation>, u64), Error> {
-        // The formats are of the events that were enabled, until they are disabled.
+        // Its events stay enabled, so that a collector after a killed one still knows them.
+        self.instance.set_tracing_on(false)?;
         let events = self.instance.enabled_events()?;
-        freeze(self.instance)?;
+        failpoint::reached("collect-frozen");
         let written: u64 = self.written()?;
         let found = self.generation()?;
         if written == 0 {
@@ -131,17 +160,23 @@ impl Leftover<'_> {
         let mut count = 0;
         let generation = match found {
             Some(generation) => {
-                generation.write_tail(self.lock, len, |mapping| {
-                    count = self.fill(&layout, mapping.memory_mut(), &events)?;
+                let names = task_names_of(&generation);
+                generation.write_tail(self.collector.lock, len, |mapping| {
+                    count = self.fill(&layout, mapping.memory_mut(), &events, &names)?;
                     Ok::<_, Error>(())
                 })?;
                 generation
             }
             None => {
-                let path = tail::write_orphan(self.state, self.lock, len, |mapping| {
-                    count = self.fill(&layout, mapping.memory_mut(), &events)?;
-                    Ok::<_, Error>(())
-                })?;
+                let path = tail::write_orphan(
+                    self.collector.state,
+                    self.collector.lock,
+                    len,
+                    |mapping| {
+                        count = self.fill(&layout, mapping.memory_mut(), &events, &[])?;
+                        Ok::<_, Error>(())
+                    },
+                )?;
                 self.adopt(&path)?
             }
         };
@@ -160,7 +195,8 @@ impl Leftover<'_> {
     fn generation(&self) -> Result<Option<Generation>, Error> {
         let name = self.instance.name();
         let run_id = hex(name.run());
-        let generations = outlive_trace::generation::list_instance(self.state, name.name())?;
+        let generations =
+            outlive_trace::generation::list_instance(self.collector.state, name.name())?;
         Ok(generations.into_iter().rev().find(|generation| {
             generation
                 .meta()
@@ -192,12 +228,14 @@ impl Leftover<'_> {
         Ok(Layout::new(&ring, LOG_BYTES, TASK_NAMES))
     }
 
-    /// Copies the host's ring into a fresh region, and returns the number of events.
+    /// Copies the host's ring into a fresh region, and returns the number of events. `names` are
+    /// those that the run knew: a pid may be another task's by now.
     fn fill(
         &self,
         layout: &Layout,
         memory: Option<impl MemoryMut + Copy>,
         events: &[EventName],
+        names: &[(i32, Vec<u8>)],
     ) -> Result<u64, Error> {
         let of_layout = |source| outlive_trace::Error::Layout {
             name: self.instance.name().to_string(),
@@ -208,7 +246,10 @@ impl Leftover<'_> {
         let region = Region::format(memory, *layout.ring(), Some(*layout)).map_err(of_layout)?;
         let clock = self.instance.trace_clock()?;
         let mut catalog = CatalogWriter::new(layout, region.memory());
-        write_catalog(self.tracefs, events, &clock, &mut catalog)?;
+        write_catalog(self.collector.tracefs, events, &clock, &mut catalog)?;
+        for (pid, name) in names {
+            catalog.task_name(*pid, name);
+        }
         self.run_record(&clock).store(layout, region.memory());
         let mut sink = RegionSink::new(&region, Some(catalog));
         let mut count = 0;
@@ -236,12 +277,30 @@ impl Leftover<'_> {
         }
     }
 
+    /// The largest number that no generation of the instance has. That of the start itself is
+    /// taken if a run in between left a region.
+    fn free_number(&self) -> Result<u64, Error> {
+        let generations = outlive_trace::generation::list_instance(
+            self.collector.state,
+            self.instance.name().name(),
+        )?;
+        let is_free = |number: &u64| generations.iter().all(|kept| kept.seq() != *number);
+        let free = (0..=self.collector.sequence).rev().find(is_free);
+        Ok(free.unwrap_or(self.collector.sequence))
+    }
+
     /// Makes a generation of events whose run left no region.
     fn adopt(&self, path: &std::path::Path) -> Result<Generation, Error> {
         let name = self.instance.name();
-        let mut meta = Meta::new(name.name(), self.sequence, "host ring");
+        let mut meta = Meta::new(name.name(), self.free_number()?, "host ring");
         meta.run_id = Some(hex(name.run()));
-        let generation = keep_by_copy(self.state, self.lock, CopySource::File(path), &meta)?;
+        Verdict::Crash.note(&mut meta);
+        let generation = keep_by_copy(
+            self.collector.state,
+            self.collector.lock,
+            CopySource::File(path),
+            &meta,
+        )?;
         std::fs::remove_file(path).map_err(|e| Error::io("remove", path, e))?;
         Ok(generation)
     }

@@ -88,7 +88,7 @@ pub use follower::{CpuFollower, EventCount, Progress};
 pub use instance::{Instance, Instances};
 pub use instance_name::{InstanceName, RunId, StateId};
 pub use kallsyms::{Kallsyms, Module, Symbol, loaded_modules};
-pub use leftover::{Collected, collect_leftovers};
+pub use leftover::{COLLECT_STEPS, Collected, Collector};
 pub use mapped::PAGE_BYTES;
 pub use names::{TaskName, scan_tasks, task_name};
 pub use reader::CpuReader;

@@ -77,6 +77,24 @@ impl Mapping {
         Self::map(file, 0, len_bytes, access, MapFlags::SHARED).map_err(Error::io("map", path))
     }
 
+    /// Maps a whole file that holds a region, for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; [`Error::NotARegion`] if the file is empty.
+    pub fn of_path(path: &Path) -> Result<Self, Error> {
+        let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
+        let len = file.metadata().map_err(Error::io("look at", path))?.len();
+        if len == 0 {
+            let source = outlive_ring::LayoutError::BadSize { size: 0 };
+            return Err(Error::NotARegion {
+                path: path.to_owned(),
+                source,
+            });
+        }
+        Self::of_file(&file, path, len, Access::ReadOnly)
+    }
+
     /// Maps the first `len_bytes` of a file on a DAX file system so that a store is durable once
     /// it has left the processor's caches (`MAP_SYNC`, mmap(2)).
     ///

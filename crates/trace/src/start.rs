@@ -8,8 +8,10 @@
 use std::path::PathBuf;
 
 use outlive_ring::extension::Layout;
-use outlive_ring::layout::SUBBUF_DATA;
-use outlive_ring::{Geometry, Memory, RawMemory, Recovery, Region, RunId, RunRecord, RunState};
+use outlive_ring::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
+use outlive_ring::{
+    Geometry, Memory, MemoryMut, RawMemory, Recovery, Region, RunId, RunRecord, RunState,
+};
 
 use crate::cmdline::{AreaRef, CommandLine, Instance, InstanceKind};
 use crate::retention;
@@ -38,6 +40,8 @@ pub const START_STEPS: [&str; 5] = [
     "start-kept",
     "start-configured",
 ];
+/// The steps of clearing memory whose region was kept by copying, for [`failpoint`].
+pub const LAY_OUT_STEPS: [&str; 2] = ["lay-out-half", "lay-out-wiped"];
 
 /// What a start has to do.
 #[derive(Debug)]
@@ -340,11 +344,12 @@ impl Live {
             return Err(of_layout(outlive_ring::LayoutError::BadSize { size: 0 }));
         };
         let (ring, extension) = (*self.layout.ring(), Some(self.layout));
-        match self.area.is_new() {
-            true => Region::format(memory, ring, extension),
-            false => Region::format_over(memory, ring, extension),
+        if self.area.is_new() {
+            return Region::format(memory, ring, extension).map_err(of_layout);
         }
-        .map_err(of_layout)
+        wipe(&self.mapping, memory);
+        failpoint::reached("lay-out-wiped");
+        Region::format_over(memory, ring, extension).map_err(of_layout)
     }
 
     /// The mapped area.
@@ -358,6 +363,25 @@ impl Live {
     pub fn path(&self) -> Option<PathBuf> {
         self.area.path().map(ToOwned::to_owned)
     }
+}
+
+/// Makes a region that has been kept unreadable, except for its run record: a kill in the midst of
+/// it leaves an area of which the next start knows that its run was kept, a kill after it one
+/// whose first page is blank.
+fn wipe(mapping: &Mapping, memory: RawMemory<'_>) {
+    let Ok(found) = Recovery::locate(mapping) else {
+        return;
+    };
+    let ring = &found.geometry;
+    for cpu in 0..ring.nr_cpus() {
+        for subbuf in 0..ring.nr_subbufs() {
+            memory.zero(ring.subbuf_offset(cpu, subbuf), SUBBUF_HEADER);
+        }
+        failpoint::reached("lay-out-half");
+        let meta = ring.meta_offset(cpu);
+        memory.zero(meta, ring.subbuf_offset(cpu, 0) - meta);
+    }
+    memory.zero(0, SUBBUF_SIZE);
 }
 
 fn kind_word(kind: &InstanceKind) -> &'static str {

@@ -62,7 +62,8 @@ impl Verdict {
             .unwrap_or_else(|| Self::of_ended(run, &boot_id()))
     }
 
-    pub(crate) fn note(self, meta: &mut crate::Meta) {
+    /// Notes what was judged, for [`Verdict::of_generation`].
+    pub fn note(self, meta: &mut crate::Meta) {
         meta.other.insert(META_KEY.to_owned(), self.word().into());
     }
 

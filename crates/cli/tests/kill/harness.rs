@@ -180,10 +180,6 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What it said so far.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
@@ -210,9 +206,20 @@ impl Recorder {
         );
     }
 
-    /// Waits until all of the earlier runs is where it belongs.
-    pub fn wait_until_collected(&mut self) {
-        self.wait_for("lost, ");
+    /// Waits until all of the earlier runs is where it belongs: only the host instances of this run
+    /// are left, and no generation waits for more.
+    pub fn wait_for_collected(&mut self, rig: &Rig) {
+        self.wait_for("recording ");
+        wait_until(
+            || {
+                let hosts = rig.hosts();
+                let is_ours = hosts.iter().all(|host| host.run() == hosts[0].run());
+                let generations = generation::list(&rig.state()).unwrap();
+                let is_complete = !generations.iter().any(Generation::is_collecting);
+                (is_ours && is_complete).then_some(())
+            },
+            || self.said(),
+        );
     }
 
     pub fn signal(&self, signal: Signal) {

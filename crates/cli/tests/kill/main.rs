@@ -6,6 +6,8 @@
 #![allow(missing_docs, unreachable_pub, reason = "tests")]
 
 mod harness;
+mod steps;
+mod variants;
 
 use harness::{Load, Rig, SCHED};
 
@@ -22,7 +24,7 @@ fn backup_has_every_line_that_the_kernel_still_has_of_a_killed_run() {
     let frozen = rig.freeze(&rig.leftover("boot_mapped"));
     assert!(frozen.lines.values().all(|lines| lines.len() > 100));
     let mut second = rig.record(&[SCHED]);
-    second.wait_until_collected();
+    second.wait_for_collected(&rig);
     assert!(second.said().contains("(crash)"), "{}", second.said());
     frozen.assert_kept(&rig, "backup", &rig.newest("boot_mapped"));
     assert_eq!(rig.hosts().len(), 1, "only that of the second run");

@@ -68,8 +68,10 @@ impl Read for MappingReader<'_> {
 /// Keeps memory as a generation by copying it. When this has returned, the copy is durable and
 /// the original may be cleared.
 ///
-/// If the newest generation of the instance holds the very same bytes, the start that copied them
-/// was killed before it could clear the original: nothing is copied, and that generation returned.
+/// If a generation of the instance is of the same run, or the newest holds the very same bytes, the
+/// start that copied them was killed before it had cleared the original: nothing is copied, and
+/// that generation returned. A copy is made only after its run has ended, so it has all of it; the
+/// original may have been cleared in part.
 ///
 /// # Errors
 ///
@@ -81,10 +83,8 @@ pub fn keep_by_copy(
     source: CopySource<'_>,
     meta: &Meta,
 ) -> Result<Generation, Error> {
-    if let Some(newest) = list_instance(state, &meta.instance)?.pop()
-        && holds_same_bytes(&newest, source)?
-    {
-        return Ok(newest);
+    if let Some(kept) = already_kept(state, source, meta)? {
+        return Ok(kept);
     }
     let folder = Unnamed::make(state, meta)?;
     failpoint::reached("copy-folder");
@@ -96,6 +96,25 @@ pub fn keep_by_copy(
     folder.name()?;
     failpoint::reached("copy-named");
     Ok(folder.into_generation(meta))
+}
+
+fn already_kept(
+    state: &StateDir,
+    source: CopySource<'_>,
+    meta: &Meta,
+) -> Result<Option<Generation>, Error> {
+    let mut generations = list_instance(state, &meta.instance)?;
+    let is_of_run = |kept: &Generation| {
+        let run_id = kept.meta().and_then(|meta| meta.run_id.as_deref());
+        run_id.is_some() && run_id == meta.run_id.as_deref() && kept.region_path().is_file()
+    };
+    if let Some(i) = generations.iter().position(is_of_run) {
+        return Ok(Some(generations.swap_remove(i)));
+    }
+    match generations.pop() {
+        Some(newest) if holds_same_bytes(&newest, source)? => Ok(Some(newest)),
+        _ => Ok(None),
+    }
 }
 
 fn holds_same_bytes(generation: &Generation, source: CopySource<'_>) -> Result<bool, Error> {

@@ -1,0 +1,274 @@
+//! The same cycle with other lines, places and endings.
+
+use std::fs;
+use std::time::Duration;
+
+use outlive_ring::Missed;
+use outlive_trace::Verdict;
+use outlive_trace::view::View;
+use rustix::process::Signal;
+
+use crate::harness::{Frozen, Load, Recorder, Rig, SCHED, open};
+
+const WITHOUT_BACKUP: &str = "reserve_mem=12M:4096:trace trace_instance=boot_mapped@trace,sched";
+
+/// Records under load with one line, dies, starts with another, and everything is there.
+fn cycle(rig: &Rig, first: &[&str], second: &[&str]) -> (Frozen, Recorder) {
+    let recorder = rig.record(first);
+    let load = Load::start();
+    std::thread::sleep(Duration::from_millis(250));
+    recorder.kill();
+    drop(load);
+    let frozen = rig.freeze(&rig.leftover("boot_mapped"));
+    let mut recorder = rig.record(second);
+    recorder.wait_for_collected(rig);
+    let generation = rig.newest("boot_mapped");
+    let name = format!("boot_mapped/{}", generation.seq());
+    frozen.assert_kept(rig, &name, &generation);
+    (frozen, recorder)
+}
+
+#[test]
+fn second_run_that_is_killed_too_is_kept_beside_the_first() {
+    let Some(rig) = Rig::new("killed_twice") else {
+        return;
+    };
+    let first = rig.record(&[SCHED]);
+    Load::for_ms(200);
+    first.kill();
+    let first = rig.freeze(&rig.leftover("boot_mapped"));
+    let hosts = rig.hosts();
+    let second = rig.record(&[SCHED]);
+    second.kill();
+    let mut second = rig.hosts();
+    second.retain(|host| !hosts.contains(host));
+    let second = rig.freeze(&second[0]);
+    let mut third = rig.record(&[SCHED]);
+    third.wait_for_collected(&rig);
+    let kept = rig.generations("boot_mapped");
+    assert_eq!(kept.len(), 2, "{}", third.said());
+    first.assert_kept(&rig, &format!("boot_mapped/{}", kept[0].seq()), &kept[0]);
+    second.assert_kept(&rig, "backup", &kept[1]);
+}
+
+/// The recorder stands still while the kernel's text is read, and then takes the rest itself.
+#[test]
+fn terminated_run_lacks_nothing_and_leaves_no_host_instance() {
+    let Some(rig) = Rig::new("terminated") else {
+        return;
+    };
+    let recorder = rig.record(&[SCHED]);
+    Load::for_ms(200);
+    recorder.signal(Signal::STOP);
+    let frozen = rig.freeze(&rig.leftover("boot_mapped"));
+    recorder.signal(Signal::CONT);
+    recorder.stop();
+    assert!(rig.hosts().is_empty());
+    let mut second = rig.record(&[SCHED]);
+    second.wait_for("boot_mapped/2: ");
+    let generation = rig.newest("boot_mapped");
+    frozen.assert_kept(&rig, "backup", &generation);
+    assert!(!generation.tail_path().exists());
+    let view = open(&generation);
+    assert_eq!(
+        Verdict::of_generation(&generation, view.run.as_ref()),
+        Verdict::CleanExit
+    );
+    assert!(second.said().contains("(clean exit)"));
+}
+
+#[test]
+fn gap_that_the_host_ring_left_after_the_death_has_its_exact_number() {
+    let Some(rig) = Rig::new("wrapped") else {
+        return;
+    };
+    let args = [SCHED, "--host-buffer", "64"];
+    let recorder = rig.record(&args);
+    std::thread::sleep(Duration::from_millis(200));
+    recorder.kill();
+    Load::for_ms(500);
+    let frozen = rig.freeze(&rig.leftover("boot_mapped"));
+    let mut second = rig.record(&args);
+    second.wait_for_collected(&rig);
+    let generation = rig.newest("boot_mapped");
+    frozen.assert_kept(&rig, "backup", &generation);
+    let text = rig.print(&["show", "backup"]);
+    let region = View::open(&generation.region_path()).unwrap();
+    let merged = open(&generation);
+    for of_cpu in &region.cpus {
+        let counters = of_cpu.counters;
+        let known = of_cpu.entries + counters.overrun + counters.lost;
+        let gap = frozen.overrun[&of_cpu.cpu] - known;
+        let hole = merged.cpus[of_cpu.cpu as usize].holes.last();
+        let missed = hole.expect("a gap").missed;
+        if counters.lost_unknown == 0 {
+            assert_eq!(missed, Missed::Events(gap), "CPU {}", of_cpu.cpu);
+            let line = format!("CPU:{} [LOST {gap} EVENTS]", of_cpu.cpu);
+            assert!(text.contains(&line), "{line}");
+        }
+    }
+}
+
+#[test]
+fn rarely_polling_recorder_loses_nothing_because_the_host_has_it() {
+    let Some(rig) = Rig::new("500ms") else {
+        return;
+    };
+    let args = [SCHED, "--interval", "500ms", "--host-buffer", "8192"];
+    cycle(&rig, &args, &args).1.stop();
+    let view = open(&rig.newest("boot_mapped"));
+    assert_eq!(
+        view.cpus.iter().map(|cpu| cpu.counters.lost).sum::<u64>(),
+        0
+    );
+}
+
+/// The region wraps many times; the host's ring holds more than it.
+#[test]
+fn region_smaller_than_the_hosts_ring_gets_back_what_it_had_overwritten() {
+    let Some(rig) = Rig::new("small_region") else {
+        return;
+    };
+    let line = "reserve_mem=256K:4096:trace trace_instance=boot_mapped@trace,sched \
+                trace_instance=backup=boot_mapped";
+    let args = [line, "--host-buffer", "4096"];
+    cycle(&rig, &args, &args).1.stop();
+}
+
+#[test]
+fn backup_may_be_named_first_or_not_at_all() {
+    let first = "trace_instance=backup=boot_mapped reserve_mem=2M:4096:trace \
+                 trace_instance=boot_mapped@trace,sched";
+    for line in [first, WITHOUT_BACKUP] {
+        let Some(rig) = Rig::new("backup_first") else {
+            return;
+        };
+        cycle(&rig, &[line], &[line]).1.stop();
+    }
+}
+
+#[test]
+fn line_of_the_second_start_may_differ() {
+    let smaller = "reserve_mem=4M:4096:trace trace_instance=boot_mapped@trace,sched";
+    let other_events = "reserve_mem=12M:4096:trace trace_instance=boot_mapped@trace,irq,timer";
+    for line in [smaller, other_events] {
+        let Some(rig) = Rig::new("other_line") else {
+            return;
+        };
+        let (_, recorder) = cycle(&rig, &[WITHOUT_BACKUP], &[line]);
+        recorder.kill();
+        let frozen = rig.freeze(&rig.leftover("boot_mapped"));
+        let mut third = rig.record(&[line]);
+        third.wait_for_collected(&rig);
+        frozen.assert_kept(&rig, "boot_mapped/3", &rig.newest("boot_mapped"));
+    }
+}
+
+#[test]
+fn area_may_live_elsewhere() {
+    let Some(rig) = Rig::new("elsewhere") else {
+        return;
+    };
+    let own = rig.folder.path().join("own-area");
+    let file = format!("trace=file:{}", own.display());
+    let backing = ["trace=tmpfs", &file];
+    for backing in backing {
+        let args = [WITHOUT_BACKUP, "--area", backing];
+        cycle(&rig, &args, &args).1.stop();
+    }
+    assert!(own.is_file());
+}
+
+#[test]
+fn area_in_huge_pages_is_kept() {
+    let Some(rig) = Rig::new("hugetlbfs") else {
+        return;
+    };
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mut mounts = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let Some(mount) = mounts.find(|fields| fields[2] == "hugetlbfs") else {
+        println!("hugetlbfs: skipped: none is mounted");
+        return;
+    };
+    let area = format!(
+        "trace=hugetlbfs:{}/outlive-{}",
+        mount[1],
+        std::process::id()
+    );
+    let path = area.split_once(':').unwrap().1;
+    let args = [WITHOUT_BACKUP, "--area", &area];
+    let mut probe = rig.boot(&args);
+    std::thread::sleep(Duration::from_millis(300));
+    if let Some(status) = probe.child.try_wait().unwrap() {
+        println!("hugetlbfs: skipped: {status}: {}", probe.said());
+    } else {
+        probe.stop();
+        cycle(&rig, &args, &args).1.stop();
+    }
+    let _ = fs::remove_file(path);
+}
+
+#[test]
+fn two_instances_are_kept_each_for_itself() {
+    let Some(rig) = Rig::new("two") else {
+        return;
+    };
+    let line = "reserve_mem=4M:4096:a reserve_mem=2M:4096:b trace_instance=one@a,sched \
+                trace_instance=two@b,irq,timer trace_instance=backup=one";
+    let recorder = rig.record(&[line]);
+    Load::for_ms(200);
+    recorder.kill();
+    let (one, two) = (rig.leftover("one"), rig.leftover("two"));
+    let (one, two) = (rig.freeze(&one), rig.freeze(&two));
+    let mut second = rig.record(&[line]);
+    second.wait_for_collected(&rig);
+    one.assert_kept(&rig, "backup", &rig.newest("one"));
+    two.assert_kept(&rig, "two/2", &rig.newest("two"));
+    second.stop();
+    assert!(rig.hosts().is_empty());
+}
+
+#[test]
+fn ordinary_instance_is_recorded_and_not_kept() {
+    let Some(rig) = Rig::new("ordinary") else {
+        return;
+    };
+    let line = format!("{SCHED} trace_instance=plain,sched_switch trace_buf_size=512K");
+    let recorder = rig.record(&[&line]);
+    Load::for_ms(100);
+    assert!(rig.print(&["show", "plain"]).contains("sched_switch"));
+    recorder.kill();
+    let mut second = rig.record(&[&line]);
+    second.wait_for_collected(&rig);
+    assert!(rig.generations("plain").is_empty());
+    assert_eq!(rig.generations("boot_mapped").len(), 1);
+}
+
+#[test]
+fn instance_that_is_switched_off_records_nothing_until_it_is_switched_on() {
+    let Some(rig) = Rig::new("traceoff") else {
+        return;
+    };
+    let line = "reserve_mem=2M:4096:trace trace_instance=boot_mapped^traceoff@trace,sched";
+    let recorder = rig.record(&[line]);
+    Load::for_ms(100);
+    recorder.kill();
+    let mut second = rig.record(&[line]);
+    assert!(
+        second.said().contains("had recorded nothing"),
+        "{}",
+        second.said()
+    );
+    second.wait_for_collected(&rig);
+    assert!(rig.generations("boot_mapped").is_empty());
+    let folder = rig.host_folder(&rig.leftover("boot_mapped"));
+    fs::write(folder.join("tracing_on"), "1").unwrap();
+    Load::for_ms(100);
+    second.kill();
+    let frozen = rig.freeze(&rig.leftover("boot_mapped"));
+    let mut third = rig.record(&[line]);
+    third.wait_for_collected(&rig);
+    frozen.assert_kept(&rig, "boot_mapped/3", &rig.newest("boot_mapped"));
+}
