@@ -1,11 +1,13 @@
-//! Format files and records of such an event: whatever they are, a line comes out.
+//! A format file and, behind a NUL, a record of such an event: whatever they are, a line comes out.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use outlive_event::{Catalog, Formatter, TextOptions};
 
-fuzz_target!(|input: (&str, &[u8])| {
-    let (text, payload) = input;
+fuzz_target!(|input: &[u8]| {
+    let mut parts = input.splitn(2, |&byte| byte == 0);
+    let Ok(text) = std::str::from_utf8(parts.next().unwrap_or_default()) else { return };
+    let payload = parts.next().unwrap_or_default();
     let mut catalog = Catalog::new();
     if catalog.add_format("fuzz", text).is_err() {
         return;

@@ -1,4 +1,5 @@
-//! Print formats over a fixed set of fields, and catalog records.
+//! A print format over a fixed set of fields and, behind a NUL, a record; which is a catalog record
+//! too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,11 +17,15 @@ const FIELDS: &str = "name: fuzz\nID: 500\nformat:\n\
     \tfield:__rel_loc u32[] e;\toffset:44;\tsize:4;\tsigned:0;\n\
     \tfield:u8 f[4];\toffset:48;\tsize:4;\tsigned:0;\n\nprint fmt: ";
 
-fuzz_target!(|input: (&str, &[u8], u16, &[u8])| {
-    let (print_fmt, payload, kind, record) = input;
+fuzz_target!(|input: &[u8]| {
+    let mut parts = input.splitn(2, |&byte| byte == 0);
+    let Ok(print_fmt) = std::str::from_utf8(parts.next().unwrap_or_default()) else { return };
+    let payload = parts.next().unwrap_or_default();
     let mut catalog = Catalog::new();
     let _ = catalog.add_format("fuzz", &format!("{FIELDS}{print_fmt}\n"));
-    let _ = catalog.apply(kind % 12, record);
+    if let Some((&kind, record)) = payload.split_first() {
+        let _ = catalog.apply(u16::from(kind % 12), record);
+    }
     let mut bytes = 500u16.to_le_bytes().to_vec();
     bytes.extend_from_slice(payload);
     let mut out = Vec::new();
