@@ -39,7 +39,12 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Boot(BootArgs),
+    Ls(LsArgs),
     Show(ShowArgs),
+    Info(InfoArgs),
+    Check(CheckArgs),
+    Rm(RmArgs),
+    Demo(DemoArgs),
 }
 
 /// Keep what the previous run left, then record until SIGINT or SIGTERM
@@ -91,7 +96,11 @@ pub(crate) struct BootArgs {
 #[command(after_help = "\
 Example:
   outlive show backup --last 5s --event sched_switch
-  outlive show memory.bin --formats ./events")]
+  outlive show boot_mapped --follow
+  outlive show memory.bin --formats ./events
+
+A region of a kernel (a memory dump) has no event formats in it: give a copy of its tracefs events
+folder with --formats. printk_formats, saved_cmdlines and kallsyms are read from beside it.")]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -114,6 +123,80 @@ pub(crate) struct ShowArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+/// List the instances and what is kept of earlier runs
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive ls
+  outlive ls --json
+
+VERDICT is how the run ended; WHEN its end, or the start of the run that goes on; LOST counts events
+that were lost before they were recorded.")]
+pub(crate) struct LsArgs {
+    /// A JSON array of objects
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Tell who wrote a region, how the run ended, its clocks and its counters
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive info backup
+  outlive info memory.bin --json")]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Tell what can be recovered of a region, what is missing, and why
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive check backup
+  outlive check memory.bin --json
+
+Exit codes: 0 everything is whole; 1 damaged, but events were recovered; 2 nothing is recoverable, or
+it is not a region. Lost events are no damage. Where no seal proves the contents of a sub-buffer (the
+newest one of a CPU, and all of a kernel's region), only its structure was checked: unsealed.")]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Remove what is kept of an earlier run
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive rm boot_mapped/12
+  outlive rm boot_mapped --all
+
+Removes nothing while a recorder runs on this state, and never what a recorder writes.")]
+pub(crate) struct RmArgs {
+    /// A generation (boot_mapped/12); with --all, an instance
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// All generations of an instance
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Record, kill the recorder, start it again, and show the last events before the kill
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive demo
+
+Takes some seconds, needs what recording the kernel's events needs (root), works in a temporary
+folder, and leaves nothing behind.")]
+pub(crate) struct DemoArgs {}
 
 /// What a command looks at.
 #[derive(Debug, Parser)]

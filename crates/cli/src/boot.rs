@@ -1,6 +1,6 @@
 //! `outlive boot`: keeps what the previous run left, then records until it is told to stop.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -65,7 +65,12 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         Ok(tracefs) => resolve_events(&parsed, tracefs, &mut diagnostics)?,
         Err(_) => Vec::new(),
     };
-    let rendered = diagnostic::render(&source.origin, &source.text, &diagnostics);
+    let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let render = match is_coloured {
+        true => diagnostic::render_coloured,
+        false => diagnostic::render,
+    };
+    let rendered = render(&source.origin, &source.text, &diagnostics);
     let _ = std::io::Write::write_all(&mut std::io::stderr(), rendered.as_bytes());
     if boot.strict && diagnostics.iter().any(Diagnostic::is_refused_by_strict) {
         say!("refused to start (--strict): nothing was touched");

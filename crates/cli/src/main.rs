@@ -8,8 +8,14 @@
 mod args;
 mod background;
 mod boot;
+mod check;
+mod demo;
 mod diagnostic;
 mod event_json;
+mod follow;
+mod info;
+mod ls;
+mod rm;
 mod show;
 mod summary;
 mod target;
@@ -65,7 +71,12 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<u8> {
     match &args.command {
         Command::Boot(boot) => boot::boot(args, boot),
+        Command::Ls(ls) => ls::run(args, ls),
         Command::Show(show) => show::run(args, show),
+        Command::Info(info) => info::run(args, info),
+        Command::Check(check) => check::run(args, check),
+        Command::Rm(rm) => rm::run(args, rm),
+        Command::Demo(_) => demo::run(),
     }
 }
 
@@ -83,7 +94,7 @@ fn code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<Trace>() {
         return match error {
             Trace::Locked { .. } => exit::LOCKED,
-            Trace::NotARegion { .. } => exit::USAGE,
+            Trace::NotARegion { .. } | Trace::WrongKind { .. } => exit::USAGE,
             _ => exit::FAILED,
         };
     }

@@ -1,19 +1,23 @@
 //! `outlive show`: the events as text in the kernel's own format, or as JSON lines.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use outlive_event::{Catalog, Formatter, HeaderCounts, TextOptions};
 use outlive_ring::Missed;
 use outlive_trace::cmdline::EventToken;
 use outlive_trace::view::{View, ViewEvent};
 
 use crate::args::{Args, ShowArgs};
-use crate::{event_json, exit};
+use crate::target::Target;
+use crate::{event_json, exit, follow};
 
-/// Bytes of text that are collected before they are written.
-const CHUNK: usize = 1 << 16;
+/// Sub-buffers that are made into text at a time: about a megabyte of text.
+const STRETCH: usize = 64;
+/// Stretches of text that a thread may be ahead.
+const AHEAD: usize = 2;
 
 /// What is to be shown.
 #[derive(Debug, Default)]
@@ -37,12 +41,46 @@ impl Selection {
         }
     }
 
-    fn has_event(&self, formatter: &Formatter<'_>, payload: &[u8]) -> bool {
-        self.event.as_ref().is_none_or(|glob| {
-            formatter
-                .event(payload)
-                .is_some_and(|event| glob.matches(&event.system, &event.name))
-        })
+    /// Whether the event with an id is wanted, by id; `None` if all are.
+    pub(crate) fn wanted(&self, catalog: &Catalog) -> Option<Vec<bool>> {
+        let glob = self.event.as_ref()?;
+        let mut wanted = Vec::new();
+        for event in catalog.events() {
+            let id = usize::from(event.id);
+            wanted.resize(wanted.len().max(id + 1), false);
+            wanted[id] = glob.matches(&event.system, &event.name);
+        }
+        Some(wanted)
+    }
+
+    /// Refuses a CPU that is not there.
+    pub(crate) fn check_cpu(&self, nr_cpus: usize) -> Result<()> {
+        match self.cpu {
+            Some(cpu) if cpu as usize >= nr_cpus => {
+                bail!(
+                    "there is no CPU {cpu}: CPUs 0 to {} are",
+                    nr_cpus.max(1) - 1
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a pattern that no event has, so that a typing error does not look like silence.
+    fn check_event(&self, catalog: &Catalog) -> Result<()> {
+        let Some(wanted) = self.wanted(catalog) else {
+            return Ok(());
+        };
+        if wanted.contains(&true) || wanted.is_empty() {
+            return Ok(());
+        }
+        let mut systems: Vec<&str> = catalog.events().map(|e| e.system.as_str()).collect();
+        systems.sort_unstable();
+        systems.dedup();
+        bail!(
+            "no event matches --event; there are events of the systems {}",
+            systems.join(", ")
+        )
     }
 }
 
@@ -55,9 +93,17 @@ pub(crate) struct Look {
     pub(crate) json: bool,
 }
 
+impl Look {
+    /// Options for the text of events with times of this clock.
+    pub(crate) fn options(self, clock: &str) -> TextOptions {
+        let mut options = TextOptions::for_clock(clock);
+        options.raw_fields = self.raw_fields;
+        options
+    }
+}
+
 /// Does what the command's arguments say.
 pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
-    let (_, view) = show_args.target.open(args)?;
     let selection = Selection {
         cpu: show_args.cpu,
         last: show_args.last,
@@ -67,124 +113,231 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
         raw_fields: show_args.raw_fields,
         json: show_args.json,
     };
-    show(&view, &selection, look, std::io::stdout().lock())?;
+    let out = std::io::stdout().lock();
+    let target = Target::find(args, &show_args.target.name)?;
+    if show_args.follow {
+        follow::run(&target, &selection, look, out)?;
+        return Ok(exit::DONE);
+    }
+    let view = target.open(show_args.target.formats.as_deref())?;
+    selection.check_cpu(view.cpus.len())?;
+    selection.check_event(&view.catalog)?;
+    if view.catalog.events().next().is_none() && view.entries() > 0 {
+        eprintln!(
+            "outlive: there are no event formats in this region: events print as `Unknown type N`; \
+             --formats DIR, a copy of its kernel's tracefs events folder, decodes them"
+        );
+    }
+    show(&view, &selection, look, out)?;
     Ok(exit::DONE)
 }
 
-/// Options for a view's text.
-pub(crate) fn text_options(view: &View, look: Look) -> TextOptions {
-    let mut options = TextOptions::for_clock(view.clock());
-    options.raw_fields = look.raw_fields;
-    options
+/// Prints the selected events of a view.
+///
+/// The time is cut into stretches, which threads make into text in turn, and which are written in
+/// order.
+pub(crate) fn show(view: &View, selection: &Selection, look: Look, out: impl Write) -> Result<()> {
+    let formatter = Formatter::new(&view.catalog, look.options(view.clock()));
+    let lines = Lines::new(&view.catalog, formatter, look);
+    let mut output = Output::new(view.overrun() > 0, out);
+    if !look.json {
+        output.header(&lines, view)?;
+    }
+    let stretches = Stretches {
+        view,
+        lines,
+        wanted: selection.wanted(&view.catalog),
+        cpu: selection.cpu,
+        starts: view.stretches(selection.cpu, selection.since(view), STRETCH),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(stretches.starts.len());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|first| {
+                let (give, take) = sync_channel(AHEAD);
+                let (give_back, take_back) = sync_channel(AHEAD + 1);
+                let stretches = &stretches;
+                scope.spawn(move || stretches.format_every(first, threads, &give, &take_back));
+                (take, give_back)
+            })
+            .collect();
+        // A closed pipe ends this, and by that the threads: they find their channels closed.
+        write_in_turn(&workers, stretches.starts.len(), &lines, &mut output)
+    })?;
+    output.flush()
 }
 
-/// Prints the selected events of a view.
-pub(crate) fn show(view: &View, selection: &Selection, look: Look, out: impl Write) -> Result<()> {
-    let formatter = Formatter::new(&view.catalog, text_options(view, look));
-    let mut printer = Printer::new(&view.catalog, formatter, look, view.overrun() > 0, out);
-    if !look.json {
-        printer.header(view);
+fn write_in_turn<W: Write>(
+    workers: &[(Receiver<Result<Text>>, SyncSender<Text>)],
+    count: usize,
+    lines: &Lines<'_>,
+    output: &mut Output<W>,
+) -> Result<()> {
+    for i in 0..count {
+        let (take, give_back) = &workers[i % workers.len()];
+        let text = take.recv()??;
+        output.write(lines, &text)?;
+        let _ = give_back.try_send(text);
     }
-    let since = selection.since(view);
-    let mut events = view.events_since(selection.cpu, since);
-    while let Some(event) = events.next_event() {
-        if event.time_stamp >= since && selection.has_event(&formatter, event.payload) {
-            printer.event(&event)?;
+    Ok(())
+}
+
+/// The stretches of time of a view, to be made into text.
+struct Stretches<'v> {
+    view: &'v View,
+    lines: Lines<'v>,
+    wanted: Option<Vec<bool>>,
+    cpu: Option<u32>,
+    starts: Vec<u64>,
+}
+
+impl Stretches<'_> {
+    /// Makes each `step`th stretch into text, until nobody wants them any more.
+    fn format_every(
+        &self,
+        first: usize,
+        step: usize,
+        give: &SyncSender<Result<Text>>,
+        take_back: &Receiver<Text>,
+    ) {
+        for stretch in (first..self.starts.len()).step_by(step) {
+            let mut text = take_back.try_recv().unwrap_or_default();
+            text.clear();
+            let formatted = self.format(stretch, &mut text).map(|()| text);
+            if give.send(formatted).is_err() {
+                return;
+            }
         }
     }
-    printer.finish()
+
+    fn format(&self, stretch: usize, text: &mut Text) -> Result<()> {
+        let from = self.starts[stretch];
+        let end = self.starts.get(stretch + 1).copied();
+        let mut events = self.view.events_between(self.cpu, from, end);
+        while let Some(event) = events.next_event() {
+            if is_wanted(self.wanted.as_deref(), event.payload) {
+                self.lines.push(text, &event)?;
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Prints events as they come.
-pub(crate) struct Printer<'v, W: Write> {
+/// Whether an event is one that [`Selection::wanted`] listed.
+pub(crate) fn is_wanted(wanted: Option<&[bool]>, payload: &[u8]) -> bool {
+    let is_listed = |wanted: &[bool]| {
+        let id = outlive_event::event_id(payload)?;
+        wanted.get(usize::from(id)).copied()
+    };
+    wanted.is_none_or(|wanted| is_listed(wanted).unwrap_or(false))
+}
+
+/// Lines of some events.
+#[derive(Debug, Default)]
+pub(crate) struct Text {
+    bytes: Vec<u8>,
+    /// Where the first event of each CPU begins.
+    first_of_cpu: Vec<(usize, u32)>,
+}
+
+impl Text {
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.first_of_cpu.clear();
+    }
+}
+
+/// Makes events into lines.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lines<'v> {
     catalog: &'v Catalog,
     formatter: Formatter<'v>,
     look: Look,
-    text: Vec<u8>,
-    /// CPUs that have been seen, if the buffers had overruns: the kernel then says where each
-    /// further one starts.
-    started: Option<Vec<u32>>,
-    out: BufWriter<W>,
 }
 
-impl<'v, W: Write> Printer<'v, W> {
-    pub(crate) fn new(
-        catalog: &'v Catalog,
-        formatter: Formatter<'v>,
-        look: Look,
-        had_overrun: bool,
-        out: W,
-    ) -> Self {
-        let started = had_overrun.then(Vec::new);
+impl<'v> Lines<'v> {
+    pub(crate) fn new(catalog: &'v Catalog, formatter: Formatter<'v>, look: Look) -> Self {
         Self {
             catalog,
             formatter,
             look,
-            text: Vec::with_capacity(2 * CHUNK),
-            started,
-            out: BufWriter::new(out),
         }
     }
 
-    pub(crate) fn header(&mut self, view: &View) {
+    /// Appends an event, and before it what was lost there.
+    pub(crate) fn push(&self, text: &mut Text, event: &ViewEvent<'_>) -> Result<()> {
+        if self.look.json {
+            return event_json::write(&mut text.bytes, self.catalog, event);
+        }
+        if let Some(missed) = event.missed {
+            let count = match missed {
+                Missed::Events(events) => Some(events),
+                Missed::Unknown => None,
+            };
+            self.formatter
+                .lost_events(&mut text.bytes, event.cpu, count);
+        }
+        if !text.first_of_cpu.iter().any(|&(_, cpu)| cpu == event.cpu) {
+            text.first_of_cpu.push((text.bytes.len(), event.cpu));
+        }
+        let (cpu, time) = (event.cpu, event.text_time_stamp);
+        self.formatter
+            .record(&mut text.bytes, cpu, time, event.payload);
+        Ok(())
+    }
+}
+
+/// Writes lines, and between them where a CPU's buffer starts.
+pub(crate) struct Output<W: Write> {
+    /// CPUs that have been seen, if the buffers had overruns: the kernel then says where each
+    /// further one starts.
+    started: Option<Vec<u32>>,
+    out: W,
+}
+
+impl<W: Write> Output<W> {
+    pub(crate) fn new(had_overrun: bool, out: W) -> Self {
+        Self {
+            started: had_overrun.then(Vec::new),
+            out,
+        }
+    }
+
+    fn header(&mut self, lines: &Lines<'_>, view: &View) -> Result<()> {
         let entries = view.entries();
         let counts = HeaderCounts {
             entries,
             written: entries + view.overrun(),
             cpus: view.cpus.len() as u32,
         };
-        self.formatter.header(&mut self.text, &counts);
+        let mut text = Vec::new();
+        lines.formatter.header(&mut text, &counts);
+        Ok(self.out.write_all(&text)?)
     }
 
-    pub(crate) fn event(&mut self, event: &ViewEvent<'_>) -> Result<()> {
-        if self.look.json {
-            event_json::write(&mut self.text, self.catalog, event)?;
-        } else {
-            self.annotate(event);
-            let (cpu, time) = (event.cpu, event.text_time_stamp);
-            self.formatter
-                .record(&mut self.text, cpu, time, event.payload);
-        }
-        if self.text.len() >= CHUNK {
-            self.flush_text()?;
-        }
-        Ok(())
-    }
-
-    /// The kernel's lines between events: what was lost, and where a CPU's buffer starts.
-    fn annotate(&mut self, event: &ViewEvent<'_>) {
-        if let Some(missed) = event.missed {
-            let count = match missed {
-                Missed::Events(events) => Some(events),
-                Missed::Unknown => None,
+    pub(crate) fn write(&mut self, lines: &Lines<'_>, text: &Text) -> Result<()> {
+        let mut written = 0;
+        for &(at, cpu) in &text.first_of_cpu {
+            let Some(started) = &mut self.started else {
+                break;
             };
-            self.formatter.lost_events(&mut self.text, event.cpu, count);
-        }
-        if let Some(started) = &mut self.started
-            && !started.contains(&event.cpu)
-        {
-            if !started.is_empty() {
-                self.formatter.buffer_started(&mut self.text, event.cpu);
+            if started.contains(&cpu) {
+                continue;
             }
-            started.push(event.cpu);
+            if !started.is_empty() {
+                let mut line = Vec::new();
+                lines.formatter.buffer_started(&mut line, cpu);
+                self.out.write_all(&text.bytes[written..at])?;
+                self.out.write_all(&line)?;
+                written = at;
+            }
+            started.push(cpu);
         }
+        Ok(self.out.write_all(&text.bytes[written..])?)
     }
 
-    fn flush_text(&mut self) -> Result<()> {
-        self.out.write_all(&self.text)?;
-        self.text.clear();
-        Ok(())
-    }
-
-    /// Writes what is left.
-    pub(crate) fn finish(mut self) -> Result<()> {
-        self.flush()
-    }
-
-    /// Writes what there is, for a reader that waits.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        self.flush_text()?;
-        self.out.flush()?;
-        Ok(())
+        Ok(self.out.flush()?)
     }
 }

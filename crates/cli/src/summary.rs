@@ -18,6 +18,8 @@ pub(crate) struct Summary {
     pub(crate) span: u64,
     /// Whether everything was found whole.
     pub(crate) is_whole: bool,
+    /// When the run ended, as far as it shows: nanoseconds since 1970.
+    pub(crate) ended_ns: Option<u64>,
 }
 
 impl Summary {
@@ -27,6 +29,7 @@ impl Summary {
             lost: view.cpus.iter().map(|cpu| cpu.counters.lost).sum(),
             span: view.span().map_or(0, |(first, last)| last - first),
             is_whole: view.is_whole(),
+            ended_ns: ended_ns(view),
         }
     }
 
@@ -36,8 +39,15 @@ impl Summary {
             lost,
             span,
             is_whole,
+            ended_ns,
         } = self;
-        let value = json!({"events": events, "lost": lost, "span": span, "is_whole": is_whole});
+        let value = json!({
+            "events": events,
+            "lost": lost,
+            "span": span,
+            "is_whole": is_whole,
+            "ended_ns": ended_ns,
+        });
         meta.other.insert(KEY.to_owned(), value);
     }
 
@@ -50,6 +60,18 @@ impl Summary {
             lost: number("lost")?,
             span: number("span")?,
             is_whole: noted.get("is_whole")?.as_bool()?,
+            ended_ns: number("ended_ns"),
         })
     }
+}
+
+/// When the run said that it ended; else its last sign of life.
+pub(crate) fn ended_ns(view: &View) -> Option<u64> {
+    let run = view.run.as_ref()?;
+    if run.closed_realtime_ns > 0 {
+        return Some(run.closed_realtime_ns);
+    }
+    let last_event = view.span().and_then(|(_, last)| view.realtime_ns(last));
+    let last = last_event.max(Some(view.heartbeat.realtime_ns));
+    last.filter(|&time| time > 0)
 }

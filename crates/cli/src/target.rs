@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use outlive_event::Catalog;
 use outlive_trace::start::PATH_KEY;
 use outlive_trace::view::View;
-use outlive_trace::{Generation, InstanceEntry, StateDir, Verdict, generation};
+use outlive_trace::{Backing, Generation, InstanceEntry, StateDir, Verdict, generation};
 
 use crate::args::{Args, TargetArgs};
 
@@ -16,18 +16,27 @@ pub(crate) enum Target {
     /// A file with a region.
     File(PathBuf),
     /// The live area of an instance, recorded into now or not.
-    Live { path: PathBuf, is_running: bool },
+    Live {
+        path: PathBuf,
+        is_running: bool,
+        /// Where the area lives, as in `--area`.
+        backing: Option<String>,
+    },
     /// What an earlier run left.
     Generation(Generation),
 }
 
+/// The state folder that was asked for.
+pub(crate) fn state_path(args: &Args) -> Result<PathBuf> {
+    match &args.state {
+        Some(path) => Ok(path.clone()),
+        None => Ok(StateDir::default_path()?),
+    }
+}
+
 /// The state folder that was asked for, if it is there.
 pub(crate) fn existing_state(args: &Args) -> Result<Option<StateDir>> {
-    let path = match &args.state {
-        Some(path) => path.clone(),
-        None => StateDir::default_path()?,
-    };
-    Ok(StateDir::open_existing(&path)?)
+    Ok(StateDir::open_existing(&state_path(args)?)?)
 }
 
 impl Target {
@@ -59,7 +68,10 @@ impl Target {
                     }
                 )
             }
-            None => bail!("no file {name:?}, and no state folder in which it could be an instance"),
+            None => bail!(
+                "no file {name:?}, and no state folder {} in which it could be an instance",
+                state_path(args)?.display()
+            ),
         }
     }
 
@@ -94,6 +106,7 @@ impl Target {
             return Ok(Self::Live {
                 path,
                 is_running: state.is_locked()?,
+                backing: entry.backing.clone(),
             });
         }
         newest(state, &entry.name)?
@@ -135,6 +148,21 @@ impl Target {
                 is_running: true, ..
             } => Verdict::StillRunning,
             _ => Verdict::of_ended(view.run.as_ref(), &outlive_trace::verdict::boot_id()),
+        }
+    }
+}
+
+impl Target {
+    /// The physical address of an area in fixed memory.
+    pub(crate) fn address(&self) -> Option<u64> {
+        let backing = match self {
+            Self::File(_) => None,
+            Self::Live { backing, .. } => backing.as_deref(),
+            Self::Generation(generation) => generation.meta().map(|meta| meta.backing.as_str()),
+        };
+        match backing?.parse() {
+            Ok(Backing::DevMem { address }) => Some(address),
+            _ => None,
         }
     }
 }

@@ -32,6 +32,16 @@ pub(crate) fn span(nanos: u64) -> String {
     }
 }
 
+/// A time of the trace clock as the kernel's text has it: `1.234567`, or the bare number of a clock
+/// that does not count nanoseconds.
+pub(crate) fn trace_time(time: u64, in_ns: bool) -> String {
+    if !in_ns {
+        return time.to_string();
+    }
+    let micros = time.wrapping_add(500) / 1000;
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
+
 /// A time given as `5s`, `1.5s`, `200ms`, `50us`, `2m` or `1h`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     const UNITS: [(&str, f64); 6] = [
@@ -59,11 +69,19 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// A point of time in the system's time zone, to the second.
 pub(crate) fn wall_clock(realtime_ns: u64) -> String {
-    let time = i128::from(realtime_ns);
-    match jiff::Timestamp::from_nanosecond(time) {
+    in_system_zone(realtime_ns, "%Y-%m-%d %H:%M:%S")
+}
+
+/// A point of time in the system's time zone, to the microsecond.
+pub(crate) fn wall_clock_us(realtime_ns: u64) -> String {
+    in_system_zone(realtime_ns, "%Y-%m-%d %H:%M:%S.%6f")
+}
+
+fn in_system_zone(realtime_ns: u64, format: &str) -> String {
+    match jiff::Timestamp::from_nanosecond(i128::from(realtime_ns)) {
         Ok(time) => time
             .to_zoned(jiff::tz::TimeZone::system())
-            .strftime("%Y-%m-%d %H:%M:%S")
+            .strftime(format)
             .to_string(),
         Err(_) => format!("{realtime_ns} ns"),
     }

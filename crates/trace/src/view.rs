@@ -5,112 +5,29 @@
 //! sub-buffers of the same ring, so they are read as one: by CPU and time stamp, and of two copies
 //! of a sub-buffer the longer one.
 
+//!
+//! A region that is being written is copied when it is opened ([`Part::is_live`]), so that what is
+//! judged is what is shown. [`LiveFile`] follows one instead.
+
+mod events;
+mod live;
+mod part;
+mod snapshot;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use outlive_event::Catalog;
-use outlive_ring::catalog::{CatalogRecords, task_names};
 use outlive_ring::extension::{ClockPair, Counters, Heartbeat, clock_pairs};
 use outlive_ring::layout::SUBBUF_DATA;
-use outlive_ring::subbuf::Position;
-use outlive_ring::{Events, Hole, Missed, Page, RecoveredCpu, Recovery, RunRecord};
+use outlive_ring::{Events, Hole, Missed, Page, PageSource, RunRecord};
 
-use crate::{Access, Error, Mapping};
+pub use self::events::{MergedEvents, ViewEvent};
+pub use self::live::LiveFile;
+pub use self::part::Part;
+use crate::Error;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// One region of a view.
-#[derive(Debug)]
-pub struct Part {
-    /// The file that it is in.
-    pub path: PathBuf,
-    /// What is kept of it.
-    pub recovery: Recovery,
-    mapping: Mapping,
-}
-
-impl Part {
-    fn open(path: &Path) -> Result<Self> {
-        let mapping = map(path)?;
-        let mut recovery = Recovery::locate(&mapping).map_err(|source| Error::NotARegion {
-            path: path.to_owned(),
-            source,
-        })?;
-        recovery.cpus = recover_cpus(&recovery, &mapping);
-        Ok(Self {
-            path: path.to_owned(),
-            recovery,
-            mapping,
-        })
-    }
-
-    /// The counters of a CPU; zero where the region has no extension.
-    #[must_use]
-    pub fn counters(&self, cpu: u32) -> Counters {
-        match &self.recovery.extension {
-            Some(layout) if cpu < layout.ring().nr_cpus() => {
-                Counters::load(layout, &self.mapping, cpu)
-            }
-            _ => Counters::default(),
-        }
-    }
-
-    /// Number of the first event behind this part in the ring that it was copied from.
-    fn next_event(&self, cpu: u32) -> u64 {
-        let counters = self.counters(cpu);
-        let entries = self
-            .recovery
-            .cpus
-            .get(cpu as usize)
-            .map_or(0, |cpu| cpu.entries);
-        counters.overrun + counters.lost + entries
-    }
-}
-
-/// Maps a whole file for reading.
-fn map(path: &Path) -> Result<Mapping> {
-    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let len = file.metadata().map_err(Error::io("look at", path))?.len();
-    if len == 0 {
-        let source = outlive_ring::LayoutError::BadSize { size: 0 };
-        return Err(Error::NotARegion {
-            path: path.to_owned(),
-            source,
-        });
-    }
-    Mapping::of_file(&file, path, len, Access::ReadOnly)
-}
-
-/// Recovers all CPUs, on as many threads as there are processors.
-fn recover_cpus(recovery: &Recovery, mapping: &Mapping) -> Vec<RecoveredCpu> {
-    let nr_cpus = recovery.geometry.nr_cpus();
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(nr_cpus as usize);
-    let next = std::sync::atomic::AtomicU32::new(0);
-    let mut cpus: Vec<RecoveredCpu> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut done = Vec::new();
-                    loop {
-                        let cpu = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                        if cpu >= nr_cpus {
-                            return done;
-                        }
-                        done.push(recovery.recover_cpu(mapping, cpu));
-                    }
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| worker.join().unwrap_or_default())
-            .collect()
-    });
-    cpus.sort_unstable_by_key(|cpu| cpu.cpu);
-    cpus
-}
 
 /// A sub-buffer of one of the parts.
 #[derive(Debug, Clone, Copy)]
@@ -135,6 +52,19 @@ pub struct ViewCpu {
     /// Gaps inside the parts and between them.
     pub holes: Vec<Hole>,
     pages: Vec<Placed>,
+}
+
+impl ViewCpu {
+    /// Sub-buffers that are kept, and how many of them a seal proves; of the others only the
+    /// structure is known to be right.
+    #[must_use]
+    pub fn subbufs(&self) -> (usize, usize) {
+        let is_sealed = |placed: &&Placed| placed.page.source != PageSource::Unsealed;
+        (
+            self.pages.len(),
+            self.pages.iter().filter(is_sealed).count(),
+        )
+    }
 }
 
 /// One or two regions, read as one.
@@ -187,18 +117,14 @@ impl View {
         let mut catalog = Catalog::default();
         let mut catalog_damaged = 0;
         for part in &parts {
-            catalog_damaged += load_catalog(part, &mut catalog);
+            catalog_damaged += part
+                .load(|layout, memory| part::load_catalog(layout, memory, &mut catalog))
+                .unwrap_or(0);
         }
         let first = &parts[0];
-        let layout = first.recovery.extension.as_ref();
-        let memory = &first.mapping;
-        let run = layout.and_then(|layout| RunRecord::load(layout, memory));
-        let heartbeat = layout
-            .map(|layout| Heartbeat::load(layout, memory))
-            .unwrap_or_default();
-        let clock_pairs = layout
-            .map(|layout| clock_pairs(layout, memory))
-            .unwrap_or_default();
+        let run = first.load(|layout, memory| RunRecord::load(layout, &memory));
+        let heartbeat = first.load(|layout, memory| Heartbeat::load(layout, &memory));
+        let pairs = first.load(|layout, memory| clock_pairs(layout, &memory));
         let nr_cpus = parts
             .iter()
             .map(|part| part.recovery.geometry.nr_cpus())
@@ -209,9 +135,9 @@ impl View {
             parts,
             catalog,
             catalog_damaged,
-            run,
-            heartbeat,
-            clock_pairs,
+            run: run.flatten(),
+            heartbeat: heartbeat.unwrap_or_default(),
+            clock_pairs: pairs.unwrap_or_default(),
             cpus,
         }
     }
@@ -289,59 +215,66 @@ impl View {
         placed: &Placed,
         buffer: &'b mut [u8; SUBBUF_DATA],
     ) -> &'b [u8] {
-        let part = &self.parts[placed.part];
-        placed
-            .page
-            .read(&part.recovery.geometry, &part.mapping, cpu, buffer)
+        self.parts[placed.part].read_page(cpu, &placed.page, buffer)
     }
 
     /// The events of all CPUs, or of one, in the order of time; of equal times the lower CPU
     /// first, as the kernel shows them.
     #[must_use]
     pub fn events(&self, cpu: Option<u32>) -> MergedEvents<'_> {
-        let cpus = self
-            .cpus
-            .iter()
-            .filter(|c| cpu.is_none_or(|cpu| c.cpu == cpu));
-        MergedEvents {
-            streams: cpus.map(|cpu| CpuStream::new(self, cpu, 0)).collect(),
-        }
+        self.events_between(cpu, 0, None)
     }
 
-    /// As [`View::events`], without the sub-buffers that end before `from`.
+    /// As [`View::events`], those whose time in the kernel's text is `from` or later, and before
+    /// `end`.
     #[must_use]
-    pub fn events_since(&self, cpu: Option<u32>, from: u64) -> MergedEvents<'_> {
-        let cpus = self
-            .cpus
-            .iter()
-            .filter(|c| cpu.is_none_or(|cpu| c.cpu == cpu));
-        let streams = cpus.map(|cpu| {
-            let behind = cpu
-                .pages
-                .partition_point(|placed| placed.page.time_stamp <= from);
-            CpuStream::new(self, cpu, behind.saturating_sub(1))
-        });
-        MergedEvents {
-            streams: streams.collect(),
-        }
+    pub fn events_between(
+        &self,
+        cpu: Option<u32>,
+        from: u64,
+        end: Option<u64>,
+    ) -> MergedEvents<'_> {
+        MergedEvents::new(self, self.selected(cpu), (from, end))
     }
-}
 
-/// Applies a part's catalog, and returns how many of its records are damaged.
-fn load_catalog(part: &Part, catalog: &mut Catalog) -> u32 {
-    let Some(layout) = &part.recovery.extension else {
-        return 0;
-    };
-    let memory = &part.mapping;
-    let records = CatalogRecords::load(layout, memory);
-    let mut damaged = records.damaged;
-    for (kind, payload) in &records.records {
-        damaged += u32::from(catalog.apply(*kind, payload).is_err());
+    /// Cuts the time from `from` on into stretches of about `subbufs` sub-buffers each: where each
+    /// begins. The events of the stretches, one after the other, are all events.
+    #[must_use]
+    pub fn stretches(&self, cpu: Option<u32>, from: u64, subbufs: usize) -> Vec<u64> {
+        let mut times: Vec<u64> = self
+            .selected(cpu)
+            .flat_map(|cpu| cpu.pages.iter().map(|placed| placed.page.time_stamp))
+            .filter(|&time| time > from)
+            .collect();
+        times.sort_unstable();
+        let later = times
+            .into_iter()
+            .skip(subbufs.max(1))
+            .step_by(subbufs.max(1));
+        let mut starts: Vec<u64> = std::iter::once(from).chain(later).collect();
+        starts.dedup();
+        starts
     }
-    for (pid, name) in task_names(layout, memory) {
-        catalog.tasks_mut().set_comm(pid, &name);
+
+    fn selected(&self, cpu: Option<u32>) -> impl Iterator<Item = &ViewCpu> {
+        self.cpus
+            .iter()
+            .filter(move |c| cpu.is_none_or(|cpu| c.cpu == cpu))
     }
-    damaged
+
+    /// The wall clock, in nanoseconds since 1970, at a time of the trace clock, by the nearest clock
+    /// pair that is not later. `None` without clock pairs, or if the clock counts no nanoseconds.
+    #[must_use]
+    pub fn realtime_ns(&self, time_stamp: u64) -> Option<u64> {
+        if !self.clock_in_ns() {
+            return None;
+        }
+        let before = |pair: &&ClockPair| pair.trace <= time_stamp;
+        let pair = self.clock_pairs.iter().rfind(before);
+        let pair = pair.or(self.clock_pairs.first())?;
+        let since = i128::from(time_stamp) - i128::from(pair.trace);
+        u64::try_from(i128::from(pair.realtime_ns) + since).ok()
+    }
 }
 
 /// Reads the sub-buffers of one CPU over all parts as one.
@@ -350,30 +283,18 @@ fn merge_parts(parts: &[Part], cpu: u32) -> ViewCpu {
         cpu,
         ..ViewCpu::default()
     };
-    let mut by_time: HashMap<u64, Placed> = HashMap::new();
-    for (i, part) in parts.iter().enumerate() {
-        let Some(recovered) = part.recovery.cpus.get(cpu as usize) else {
-            continue;
-        };
-        view.holes.extend(&recovered.holes);
-        for &page in &recovered.pages {
-            let placed = Placed { part: i, page };
-            by_time
-                .entry(page.time_stamp)
-                .and_modify(|other| {
-                    let missed = other.page.missed.or(page.missed);
-                    if page.size > other.page.size {
-                        *other = placed;
-                    }
-                    other.page.missed = missed;
-                })
-                .or_insert(placed);
+    for (part, number) in parts.iter().zip(0..) {
+        if let Some(recovered) = part.recovery.cpus.get(cpu as usize) {
+            view.holes.extend(&recovered.holes);
+            let placed = recovered
+                .pages
+                .iter()
+                .map(|&page| Placed { part: number, page });
+            view.pages.extend(placed);
         }
     }
-    view.pages = by_time.into_values().collect();
-    view.pages
-        .sort_unstable_by_key(|placed| placed.page.time_stamp);
     if let [region, tail] = parts {
+        unite_copies(&mut view.pages);
         note_gap_before_tail(&mut view, region, tail);
     }
     view.counters = parts[0].counters(cpu);
@@ -389,6 +310,31 @@ fn merge_parts(parts: &[Part], cpu: u32) -> ViewCpu {
         .and_then(|cpu| cpu.oldest);
     view.oldest = oldest.or_else(|| view.pages.first().map(|p| p.page.time_stamp));
     view
+}
+
+/// Of two copies of a sub-buffer keeps the longer one. With a coarse clock several sub-buffers have
+/// the same time stamp: they are told apart by their order.
+fn unite_copies(pages: &mut Vec<Placed>) {
+    let mut seen: HashMap<(usize, u64), u32> = HashMap::new();
+    let mut united: HashMap<(u64, u32), Placed> = HashMap::new();
+    for &placed in pages.iter() {
+        let time = placed.page.time_stamp;
+        let nth = seen.entry((placed.part, time)).or_default();
+        united
+            .entry((time, *nth))
+            .and_modify(|other| {
+                let missed = other.page.missed.or(placed.page.missed);
+                if placed.page.size > other.page.size {
+                    *other = placed;
+                }
+                other.page.missed = missed;
+            })
+            .or_insert(placed);
+        *nth += 1;
+    }
+    let mut by_time: Vec<_> = united.into_iter().collect();
+    by_time.sort_unstable_by_key(|&(key, _)| key);
+    *pages = by_time.into_iter().map(|(_, placed)| placed).collect();
 }
 
 /// The counters over both parts. The tail's come from the kernel at a standstill, so what was
@@ -413,17 +359,12 @@ fn note_gap_before_tail(view: &mut ViewCpu, region: &Part, tail: &Part) {
     let Some(first) = view.pages.iter().position(|placed| placed.part == 1) else {
         return;
     };
-    let tail_recovered = &tail.recovery.cpus[view.cpu as usize];
+    let oldest_of_tail = pages_of(tail, view.cpu).first().map(|page| page.time_stamp);
     let continues = first > 0
-        && tail_recovered.pages.first().is_some_and(|oldest| {
-            view.pages[..=first]
+        && oldest_of_tail.is_some_and(|oldest| {
+            pages_of(region, view.cpu)
                 .iter()
-                .any(|p| p.page.time_stamp == oldest.time_stamp && p.part == 0)
-                || view.pages[first].page.time_stamp == oldest.time_stamp
-                    && region.recovery.cpus[view.cpu as usize]
-                        .pages
-                        .iter()
-                        .any(|page| page.time_stamp == oldest.time_stamp)
+                .any(|page| page.time_stamp == oldest)
         });
     let before_tail = tail.counters(view.cpu).overrun;
     let missing = before_tail.saturating_sub(region.next_event(view.cpu));
@@ -445,141 +386,7 @@ fn note_gap_before_tail(view: &mut ViewCpu, region: &Part, tail: &Part) {
     });
 }
 
-/// One event of a view.
-#[derive(Debug, Clone, Copy)]
-pub struct ViewEvent<'a> {
-    /// CPU that wrote it.
-    pub cpu: u32,
-    /// True time, in the unit of the trace clock.
-    pub time_stamp: u64,
-    /// Time as the kernel's text shows it.
-    pub text_time_stamp: u64,
-    /// What is missing before it on its CPU.
-    pub missed: Option<Missed>,
-    /// The trace entry.
-    pub payload: &'a [u8],
-}
-
-/// The events of several CPUs in the order of time. A lending iterator: an event is valid until
-/// the next one is asked for.
-#[derive(Debug)]
-pub struct MergedEvents<'v> {
-    streams: Vec<CpuStream<'v>>,
-}
-
-impl MergedEvents<'_> {
-    /// The next event.
-    pub fn next_event(&mut self) -> Option<ViewEvent<'_>> {
-        let earliest = (0..self.streams.len())
-            .filter_map(|i| Some((self.streams[i].next.as_ref()?.text_time_stamp, i)))
-            .min()?
-            .1;
-        Some(self.streams[earliest].take())
-    }
-}
-
-/// The events of one CPU, one decoded ahead.
-#[derive(Debug)]
-struct CpuStream<'v> {
-    view: &'v View,
-    cpu: &'v ViewCpu,
-    next_page: usize,
-    position: Position,
-    size: usize,
-    buffer: Box<[u8; SUBBUF_DATA]>,
-    /// The buffer of the event that was handed out last, when the next one is on another page.
-    taken: Box<[u8; SUBBUF_DATA]>,
-    next: Option<Ahead>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Ahead {
-    time_stamp: u64,
-    text_time_stamp: u64,
-    missed: Option<Missed>,
-    start: usize,
-    len: usize,
-}
-
-impl<'v> CpuStream<'v> {
-    fn new(view: &'v View, cpu: &'v ViewCpu, first_page: usize) -> Self {
-        let mut stream = Self {
-            view,
-            cpu,
-            next_page: first_page,
-            position: Position::default(),
-            size: 0,
-            buffer: Box::new([0; SUBBUF_DATA]),
-            taken: Box::new([0; SUBBUF_DATA]),
-            next: None,
-        };
-        stream.advance();
-        stream
-    }
-
-    /// Hands out the event that was decoded ahead, and decodes the next one.
-    fn take(&mut self) -> ViewEvent<'_> {
-        let event = self.next.take().unwrap_or(Ahead {
-            time_stamp: 0,
-            text_time_stamp: 0,
-            missed: None,
-            start: 0,
-            len: 0,
-        });
-        let page = self.next_page;
-        self.advance();
-        let buffer = if self.next_page == page {
-            &self.buffer
-        } else {
-            &self.taken
-        };
-        ViewEvent {
-            cpu: self.cpu.cpu,
-            time_stamp: event.time_stamp,
-            text_time_stamp: event.text_time_stamp,
-            missed: event.missed,
-            payload: &buffer[event.start..event.start + event.len],
-        }
-    }
-
-    fn advance(&mut self) {
-        let mut missed = None;
-        let first_page = self.next_page;
-        loop {
-            let mut events = Events::resume(self.position, &self.buffer[..self.size]);
-            // A page that changed since it was judged ends where it does not decode any more.
-            if let Some(Ok(event)) = events.next() {
-                let start = event.payload.as_ptr().addr() - self.buffer.as_ptr().addr();
-                self.next = Some(Ahead {
-                    time_stamp: event.time_stamp,
-                    text_time_stamp: event.text_time_stamp,
-                    missed,
-                    start,
-                    len: event.payload.len(),
-                });
-                self.position = events.position();
-                return;
-            }
-            let Some(placed) = self.cpu.pages.get(self.next_page) else {
-                self.size = 0;
-                return;
-            };
-            // The event that is being handed out stays where it is; pages without events do not count.
-            if self.next_page == first_page {
-                std::mem::swap(&mut self.buffer, &mut self.taken);
-            }
-            self.next_page += 1;
-            self.size = self
-                .view
-                .read_page(self.cpu.cpu, placed, &mut self.buffer)
-                .len();
-            let time_stamp = placed.page.time_stamp;
-            self.position = Position {
-                offset: 0,
-                time_stamp,
-                text_time_stamp: time_stamp,
-            };
-            missed = placed.page.missed.or(missed);
-        }
-    }
+fn pages_of(part: &Part, cpu: u32) -> &[Page] {
+    let recovered = part.recovery.cpus.get(cpu as usize);
+    recovered.map_or(&[], |recovered| &recovered.pages)
 }

@@ -1,0 +1,175 @@
+//! The events of a view, merged over its CPUs.
+
+use outlive_ring::layout::SUBBUF_DATA;
+use outlive_ring::subbuf::Position;
+use outlive_ring::{Events, Missed};
+
+use super::{View, ViewCpu};
+
+/// One event of a view.
+#[derive(Debug, Clone, Copy)]
+pub struct ViewEvent<'a> {
+    /// CPU that wrote it.
+    pub cpu: u32,
+    /// True time, in the unit of the trace clock.
+    pub time_stamp: u64,
+    /// Time as the kernel's text shows it.
+    pub text_time_stamp: u64,
+    /// What is missing before it on its CPU.
+    pub missed: Option<Missed>,
+    /// The trace entry.
+    pub payload: &'a [u8],
+}
+
+/// The events of several CPUs in the order of time. A lending iterator: an event is valid until
+/// the next one is asked for.
+#[derive(Debug)]
+pub struct MergedEvents<'v> {
+    streams: Vec<CpuStream<'v>>,
+    /// Events from this time of the text on are left out.
+    end: Option<u64>,
+}
+
+impl<'v> MergedEvents<'v> {
+    /// The events of `cpus` whose time in the text is in `range`.
+    pub(super) fn new(
+        view: &'v View,
+        cpus: impl Iterator<Item = &'v ViewCpu>,
+        range: (u64, Option<u64>),
+    ) -> Self {
+        let (from, end) = range;
+        Self {
+            streams: cpus.map(|cpu| CpuStream::new(view, cpu, from)).collect(),
+            end,
+        }
+    }
+
+    /// The next event.
+    pub fn next_event(&mut self) -> Option<ViewEvent<'_>> {
+        let (time, earliest) = (0..self.streams.len())
+            .filter_map(|i| Some((self.streams[i].next.as_ref()?.text_time_stamp, i)))
+            .min()?;
+        match self.end {
+            Some(end) if time >= end => None,
+            _ => Some(self.streams[earliest].take()),
+        }
+    }
+}
+
+/// The events of one CPU, one decoded ahead.
+#[derive(Debug)]
+struct CpuStream<'v> {
+    view: &'v View,
+    cpu: &'v ViewCpu,
+    next_page: usize,
+    position: Position,
+    size: usize,
+    buffer: Box<[u8; SUBBUF_DATA]>,
+    /// The buffer of the event that was handed out last, when the next one is on another page.
+    taken: Box<[u8; SUBBUF_DATA]>,
+    next: Option<Ahead>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ahead {
+    time_stamp: u64,
+    text_time_stamp: u64,
+    missed: Option<Missed>,
+    start: usize,
+    len: usize,
+}
+
+impl<'v> CpuStream<'v> {
+    fn new(view: &'v View, cpu: &'v ViewCpu, from: u64) -> Self {
+        // The last sub-buffer that begins before: of equal times, all are looked at.
+        let behind = cpu
+            .pages
+            .partition_point(|placed| placed.page.time_stamp < from);
+        let first_page = behind.saturating_sub(1);
+        let mut stream = Self {
+            view,
+            cpu,
+            next_page: first_page,
+            position: Position::default(),
+            size: 0,
+            buffer: Box::new([0; SUBBUF_DATA]),
+            taken: Box::new([0; SUBBUF_DATA]),
+            next: None,
+        };
+        stream.advance();
+        while stream
+            .next
+            .is_some_and(|event| event.text_time_stamp < from)
+        {
+            stream.next = None;
+            stream.advance();
+        }
+        stream
+    }
+
+    /// Hands out the event that was decoded ahead, and decodes the next one.
+    fn take(&mut self) -> ViewEvent<'_> {
+        let event = self.next.take().unwrap_or(Ahead {
+            time_stamp: 0,
+            text_time_stamp: 0,
+            missed: None,
+            start: 0,
+            len: 0,
+        });
+        let page = self.next_page;
+        self.advance();
+        let buffer = if self.next_page == page {
+            &self.buffer
+        } else {
+            &self.taken
+        };
+        ViewEvent {
+            cpu: self.cpu.cpu,
+            time_stamp: event.time_stamp,
+            text_time_stamp: event.text_time_stamp,
+            missed: event.missed,
+            payload: &buffer[event.start..event.start + event.len],
+        }
+    }
+
+    fn advance(&mut self) {
+        let mut missed = None;
+        let first_page = self.next_page;
+        loop {
+            let mut events = Events::resume(self.position, &self.buffer[..self.size]);
+            // A page whose file was changed since it was judged ends where it does not decode.
+            if let Some(Ok(event)) = events.next() {
+                let start = event.payload.as_ptr().addr() - self.buffer.as_ptr().addr();
+                self.next = Some(Ahead {
+                    time_stamp: event.time_stamp,
+                    text_time_stamp: event.text_time_stamp,
+                    missed,
+                    start,
+                    len: event.payload.len(),
+                });
+                self.position = events.position();
+                return;
+            }
+            let Some(placed) = self.cpu.pages.get(self.next_page) else {
+                self.size = 0;
+                return;
+            };
+            // The event that is being handed out stays where it is; pages without events do not count.
+            if self.next_page == first_page {
+                std::mem::swap(&mut self.buffer, &mut self.taken);
+            }
+            self.next_page += 1;
+            self.size = self
+                .view
+                .read_page(self.cpu.cpu, placed, &mut self.buffer)
+                .len();
+            let time_stamp = placed.page.time_stamp;
+            self.position = Position {
+                offset: 0,
+                time_stamp,
+                text_time_stamp: time_stamp,
+            };
+            missed = placed.page.missed.or(missed);
+        }
+    }
+}
