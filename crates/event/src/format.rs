@@ -245,9 +245,8 @@ impl<'a> Declaration<'a> {
             _ => (text, None),
         };
         let head = head.trim_end();
-        let start = head
-            .rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-            .map_or(0, |at| at + 1);
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let start = head.trim_end_matches(is_word).len();
         let (type_name, name) = (head[..start].trim(), &head[start..]);
         (!name.is_empty() && !type_name.is_empty()).then_some(Self {
             type_name,
@@ -409,6 +408,14 @@ mod tests {
         let format = EventFormat::parse("t", &text).unwrap();
         assert_eq!((format.common.len(), format.fields.len()), (1, 1));
         assert_eq!((format.id, format.name.as_str()), (7, "x"));
+    }
+
+    /// The name was looked for behind the byte after the last character that cannot be part of it,
+    /// which is inside of a character of several bytes. Found by fuzzing.
+    #[test]
+    fn a_field_may_end_in_any_character() {
+        let text = "name: x\nID: 1\nformat:\n\tfield:char next_comm[1\u{522};\toffset:8;\tsize:16;\tsigned:0;\n";
+        assert!(EventFormat::parse("sched", text).is_err());
     }
 
     #[test]
