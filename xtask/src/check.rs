@@ -30,10 +30,6 @@ pub(crate) fn check() -> Result<()> {
         ]))?;
     }
     run(&mut cargo(&[
-        "deny",
-        "check",
-        "licenses",
-        "bans",
-        "sources",
+        "deny", "check", "licenses", "bans", "sources",
     ]))
 }
