@@ -56,6 +56,7 @@ mod recovery;
 pub mod run;
 pub mod seal;
 pub mod subbuf;
+mod sync;
 mod writer;
 
 pub use crc::crc32c;

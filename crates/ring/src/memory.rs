@@ -8,7 +8,9 @@
 use crate::layout::SUBBUF_DATA;
 use alloc::boxed::Box;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::sync::fence;
 
 /// Memory that can be read. Offsets and lengths are in bytes.
 ///

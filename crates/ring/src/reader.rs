@@ -13,12 +13,13 @@
 //! Not proven: a writer that laps the whole ring, during one copy, without its clock going on.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
 use crate::extension::{Counter, Cursor, HeadMark, Layout, count};
 use crate::layout::{CpuMeta, SUBBUF_DATA, SUBBUF_HEADER};
 use crate::seal::Seal;
 use crate::subbuf::{Commit, Events, Missed, Position};
+use crate::sync::fence;
 use crate::{Geometry, Memory, MemoryMut};
 
 /// New events of one sub-buffer.
@@ -177,16 +178,24 @@ impl<M: Memory> LiveReader<M> {
             self.memory
                 .read(page + SUBBUF_HEADER, &mut self.data[..end]);
         }
+        // The head moves on before the commit word is made zero, and that before the time stamp
+        // changes: so an old time stamp is no proof that the commit word is of the same lap.
+        let is_given_up = left.is_some_and(|next| self.head() == Some(next.subbuf));
         fence(Ordering::Acquire);
         // Sub-buffers are begun in order: if this one is still the same, so is the next one.
         let is_same = self.memory.load_u64(page) == place.time_stamp
             && Commit(self.memory.load_u64(page + 8)).size() >= end;
-        match (is_same, is_new, left) {
+        match (is_same && !is_given_up, is_new, left) {
             (false, ..) => Look::Overtaken,
             (true, true, _) => Look::Data(end),
             (true, false, Some(next)) => Look::Left(next),
             (true, false, None) => Look::AtEnd,
         }
+    }
+
+    fn head(&self) -> Option<u32> {
+        let meta = self.meta();
+        meta.subbuf_at(&self.geometry, meta.head_buffer)
     }
 
     /// The sub-buffer after this one, if the writer has gone on to it.
@@ -279,18 +288,16 @@ impl<M: Memory> LiveReader<M> {
 }
 
 impl<M: MemoryMut> LiveReader<M> {
-    /// Continues where the last consuming reader of this CPU stopped. If that place is
-    /// overwritten, the first chunk says how many events are missing.
+    /// Continues where the last consuming reader of this CPU stopped, or at the first event of the
+    /// run. If that place is overwritten, the first chunk says how many events are missing.
     pub fn resume(&mut self) {
         let Some(layout) = &self.extension else {
             return;
         };
         let cursor = Cursor::load(layout, &self.memory, self.cpu);
         self.cursor_sequence = cursor.sequence;
-        if cursor.sequence > 0 {
-            (self.entered, self.next_event) = (true, cursor.next_event);
-            self.place = None;
-        }
+        (self.entered, self.next_event) = (true, cursor.next_event);
+        self.place = None;
     }
 
     /// Marks everything that was returned so far as consumed: `events` more than before.

@@ -570,10 +570,11 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             };
             seal.store(layout, self.memory(), self.cpu, self.tail);
         }
-        self.memory().store_u64(at + 8, 0);
+        // Behind the head: a reader that sees the zero sees that the sub-buffer was given up.
+        self.memory().store_u64_release(at + 8, 0);
         // Readers that copied the page look at its time stamp again: it changes before the data.
         self.memory().store_u64_release(at, time_stamp);
-        core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
+        crate::sync::fence(core::sync::atomic::Ordering::Release);
         if self.nested == 0 {
             self.commit_page = self.tail;
             self.store_commit_buffer();

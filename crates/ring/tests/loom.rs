@@ -1,0 +1,175 @@
+//! The writer beside a live reader under the model checker: every order of their stores and loads
+//! that the memory model allows, up to two preemptions, for a minute.
+//!
+//!     RUSTFLAGS="--cfg loom" cargo test --release -p outlive-ring --test loom
+//!
+//! `LOOM_MAX_PREEMPTIONS` and `LOOM_MAX_DURATION` (in seconds) look further. A run finds the loss of an
+//! event within a second if the store of the zero commit word is not a release store.
+//!
+//! The ring is the smallest: two sub-buffers that are overwritten in turn. The checker knows the
+//! words on which the protocol rests (head mark, head and commit buffer, and each sub-buffer's time
+//! stamp, commit and first data); seals are left out, they carry no order.
+#![allow(unexpected_cfgs, reason = "`loom` is set by RUSTFLAGS alone")]
+#![cfg(loom)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, Ordering as StdOrdering};
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
+use outlive_ring::extension::Layout;
+use outlive_ring::layout::SUBBUF_HEADER;
+use outlive_ring::{Geometry, LiveReader, Memory, MemoryMut, Missed, Region};
+
+const CPU: u32 = 0;
+/// One event per sub-buffer: two do not fit.
+const LEN: usize = 2100;
+
+/// Memory of which the checker follows some words.
+#[derive(Clone)]
+struct Shared(Arc<CheckedMemory>);
+
+struct CheckedMemory {
+    words: BTreeMap<usize, AtomicU64>,
+    /// The rest, which one thread alone looks at or which carries no order.
+    others: Box<[AtomicU8]>,
+}
+
+impl Shared {
+    /// Zeros.
+    fn new(len: usize, words: &[usize]) -> Self {
+        Self(Arc::new(CheckedMemory {
+            words: words.iter().map(|&at| (at, AtomicU64::new(0))).collect(),
+            others: (0..len).map(|_| AtomicU8::new(0)).collect(),
+        }))
+    }
+}
+
+impl Memory for Shared {
+    fn len(&self) -> usize {
+        self.0.others.len()
+    }
+    fn load_u32(&self, offset: usize) -> u32 {
+        let mut bytes = [0; 4];
+        self.read(offset, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+    fn load_u64(&self, offset: usize) -> u64 {
+        if let Some(word) = self.0.words.get(&offset) {
+            return word.load(Ordering::Relaxed);
+        }
+        let mut bytes = [0; 8];
+        self.read(offset, &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        for (i, byte) in out.iter_mut().enumerate() {
+            *byte = self.0.others[offset + i].load(StdOrdering::Relaxed);
+        }
+        let end = (offset + out.len()).saturating_sub(7).max(offset);
+        for (&at, word) in self.0.words.range(offset..end) {
+            let value = word.load(Ordering::Relaxed).to_le_bytes();
+            out[at - offset..at - offset + 8].copy_from_slice(&value);
+        }
+    }
+}
+
+impl MemoryMut for Shared {
+    fn store_u32(&self, offset: usize, value: u32) {
+        self.write(offset, &value.to_le_bytes());
+    }
+    fn store_u64(&self, offset: usize, value: u64) {
+        match self.0.words.get(&offset) {
+            Some(word) => word.store(value, Ordering::Relaxed),
+            None => self.write(offset, &value.to_le_bytes()),
+        }
+    }
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        for (&at, word) in self
+            .0
+            .words
+            .range(offset.saturating_sub(7)..offset + bytes.len())
+        {
+            // A part of a word: the writer is alone, so it may be put together.
+            let mut value = word.load(Ordering::Relaxed).to_le_bytes();
+            for (i, byte) in value.iter_mut().enumerate() {
+                if let Some(new) = (at + i).checked_sub(offset).and_then(|i| bytes.get(i)) {
+                    *byte = *new;
+                }
+            }
+            word.store(u64::from_le_bytes(value), Ordering::Relaxed);
+        }
+        for (i, &byte) in bytes.iter().enumerate() {
+            self.0.others[offset + i].store(byte, StdOrdering::Relaxed);
+        }
+    }
+}
+
+/// The layout of a ring of two sub-buffers, and the words that are checked.
+fn ring() -> (Geometry, Layout, Vec<usize>) {
+    let geometry = Geometry::new(24 << 10, 1).unwrap();
+    let layout = Layout::new(&geometry, 0, 0);
+    let meta = geometry.meta_offset(CPU);
+    // The head mark is the seventh counter, two pages of run records, heartbeat and clock pairs on.
+    let head_mark = geometry.size() as usize + 4 * 4096 + 6 * 8;
+    let mut words = vec![head_mark, meta + 8, meta + 16];
+    for subbuf in 1..3 {
+        let page = geometry.subbuf_offset(CPU, subbuf);
+        // Header, the record's two header words, and the first payload word.
+        words.extend([
+            page,
+            page + 8,
+            page + SUBBUF_HEADER,
+            page + SUBBUF_HEADER + 8,
+        ]);
+    }
+    (geometry, layout, words)
+}
+
+/// Writes events 1 to `last`, each with its number as time and payload.
+fn write(region: &Region<Shared>, last: u64) {
+    let mut writer = region.writer(CPU).unwrap();
+    for id in 1..=last {
+        let event = writer.reserve(LEN, id).unwrap();
+        writer.write(&event, 0, &id.to_le_bytes());
+        writer.commit(event);
+    }
+}
+
+/// Reads until nothing is new; returns how many events were delivered or missed.
+fn read(reader: &mut LiveReader<Shared>, mut told: u64) -> u64 {
+    while let Some(chunk) = reader.next_chunk() {
+        match chunk.missed {
+            Some(Missed::Events(missed)) => told += missed,
+            Some(Missed::Unknown) => panic!("losses are counted here"),
+            None => {}
+        }
+        for event in chunk.events() {
+            let event = event.expect("a proven copy has no bad record");
+            told += 1;
+            assert_eq!(event.time_stamp, told, "in order, and nothing twice");
+            assert_eq!(event.payload[..8], told.to_le_bytes(), "not torn");
+        }
+    }
+    told
+}
+
+#[test]
+fn each_event_is_delivered_or_missed_and_never_torn() {
+    const EVENTS: u64 = 4;
+    let (geometry, layout, words) = ring();
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(2));
+    model.max_duration = model.max_duration.or(Some(Duration::from_secs(60)));
+    model.check(move || {
+        let memory = Shared::new(layout.area_size() as usize, &words);
+        let region = Region::format(memory.clone(), geometry, Some(layout)).unwrap();
+        let mut reader = LiveReader::new(memory, geometry, Some(layout), CPU).unwrap();
+        reader.resume();
+        let writer = loom::thread::spawn(move || write(&region, EVENTS));
+        let told = read(&mut reader, 0);
+        writer.join().unwrap();
+        assert_eq!(read(&mut reader, told), EVENTS);
+    });
+}
