@@ -51,6 +51,7 @@ pub mod layout;
 mod memory;
 mod order;
 mod padded;
+pub mod raw_page;
 mod reader;
 mod recovery;
 pub mod run;
