@@ -16,7 +16,7 @@ use outlive_ring::{RawMemory, Region, RunRecord};
 use outlive_trace::cmdline::{self, CommandLine, Diagnostic, InstanceKind, OptionScope};
 use outlive_trace::retention::Policy;
 use outlive_trace::start::close_run;
-use outlive_trace::{Live, Mapping, Start, Started, StateDir, Step, failpoint};
+use outlive_trace::{Live, Mapping, Start, Started, StateDir, Step, failpoint, generation};
 
 use crate::args::{Args, BootArgs};
 use crate::background::{self, Background, Stop, StopGuard};
@@ -96,7 +96,7 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         program: ("outlive", env!("CARGO_PKG_VERSION")),
     };
     let started = start.run(|step| tell(&step))?;
-    tell_backups(&parsed, &started);
+    tell_backups(&parsed, &state)?;
     let recording = Recording {
         boot,
         tracefs: &tracefs,
@@ -198,24 +198,22 @@ fn tell(step: &Step<'_>) {
     }
 }
 
-fn tell_backups(cmdline: &CommandLine, started: &Started) {
+/// Says what each backup names: what this start has kept, or an earlier one.
+fn tell_backups(cmdline: &CommandLine, state: &StateDir) -> Result<()> {
     for instance in &cmdline.instances {
-        if let InstanceKind::Backup { source } = &instance.kind
-            && let Some(live) = started
-                .live
-                .iter()
-                .find(|live| live.instance.name == *source)
-        {
-            match &live.kept {
-                Some(kept) => say!(
-                    "{}: backup of {source}, read-only: {source}/{}",
-                    instance.name,
-                    kept.seq()
-                ),
-                None => say!("{}: nothing of {source} to back up yet", instance.name),
-            }
+        let InstanceKind::Backup { source } = &instance.kind else {
+            continue;
+        };
+        match generation::list_instance(state, source)?.last() {
+            Some(kept) => say!(
+                "{}: backup of {source}, read-only: {source}/{}",
+                instance.name,
+                kept.seq()
+            ),
+            None => say!("{}: nothing of {source} to back up yet", instance.name),
         }
     }
+    Ok(())
 }
 
 /// What the recording needs beside what the start brought into being.

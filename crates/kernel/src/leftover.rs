@@ -9,7 +9,7 @@ use outlive_ring::{Geometry, MemoryMut, Region, RunId as RingRunId, RunRecord};
 use outlive_trace::generation::{keep_by_copy, list};
 use outlive_trace::{
     CopySource, Generation, GenerationState, Mapping, Meta, StateDir, StateLock, Verdict,
-    failpoint, tail,
+    failpoint, retention, tail,
 };
 
 use crate::capture::write_catalog;
@@ -161,6 +161,7 @@ impl Leftover<'_> {
         let generation = match found {
             Some(generation) => {
                 let names = task_names_of(&generation);
+                retention::make_room(self.collector.state, self.collector.lock, len)?;
                 generation.write_tail(self.collector.lock, len, |mapping| {
                     count = self.fill(&layout, mapping.memory_mut(), &events, &names)?;
                     Ok::<_, Error>(())
@@ -168,6 +169,8 @@ impl Leftover<'_> {
                 generation
             }
             None => {
+                // Twice: it is copied to where it belongs.
+                retention::make_room(self.collector.state, self.collector.lock, 2 * len)?;
                 let path = tail::write_orphan(
                     self.collector.state,
                     self.collector.lock,

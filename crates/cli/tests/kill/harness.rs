@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 /// How long something may take before the test fails. A machine may be very busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The scheduler's events, as the first line of the README has them, in a smaller area.
 pub const SCHED: &str = "reserve_mem=12M:4096:trace trace_instance=boot_mapped^@trace,sched \
@@ -86,9 +86,22 @@ impl Rig {
         command
     }
 
-    /// Runs `outlive` to its end.
+    /// Runs `outlive` to its end, which must come.
     pub fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        let [stdout, stderr] = ["stdout", "stderr"].map(|name| self.folder.path().join(name));
+        let mut command = self.command(args);
+        command.stdout(File::create(&stdout).unwrap());
+        command.stderr(File::create(&stderr).unwrap());
+        let mut running = Recorder {
+            child: command.spawn().unwrap(),
+            log: stderr.clone(),
+        };
+        let status = running.wait();
+        Output {
+            status,
+            stdout: fs::read(stdout).unwrap(),
+            stderr: fs::read(stderr).unwrap(),
+        }
     }
 
     /// What `outlive` prints, which must succeed.
