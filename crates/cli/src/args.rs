@@ -13,7 +13,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done; check: everything is whole
   1  failed; check: damaged, but events were recovered
-  2  wrong usage, a command line that --strict refuses; check: not a region, or nothing recoverable
+  2  wrong usage, an unknown name, a command line that --strict refuses; check: nothing recoverable,
+     not a region, or not readable
   3  another recorder runs on this state
   4  the system refuses what is needed: no permission, no tracefs, lockdown";
 

@@ -174,8 +174,9 @@ fn write_text(out: &mut impl Write, view: &View, verdict: Verdict, outcome: Outc
     let result = match outcome {
         Outcome::Whole => "whole".to_owned(),
         Outcome::Damaged => format!(
-            "damaged: {} events kept, {rejected} sub-buffers rejected or cut",
-            view.entries()
+            "damaged: {} events kept, {} rejected or cut",
+            view.entries(),
+            units::count(rejected, "sub-buffer")
         ),
         Outcome::Nothing => "nothing is recoverable".to_owned(),
     };
@@ -190,8 +191,11 @@ fn write_cpu(out: &mut impl Write, view: &View, cpu: &ViewCpu) -> Result<()> {
     };
     writeln!(
         out,
-        "CPU {}: {} entries, {} bytes in {subbufs} sub-buffers{unsealed}",
-        cpu.cpu, cpu.entries, cpu.bytes
+        "CPU {}: {} entries, {} bytes in {}{unsealed}",
+        cpu.cpu,
+        cpu.entries,
+        cpu.bytes,
+        units::count(subbufs, "sub-buffer")
     )?;
     for damage in damage_of(view, cpu) {
         writeln!(out, "  damaged: {damage}")?;

@@ -54,6 +54,11 @@ fn main() -> ExitCode {
             });
         }
     };
+    // 1 means that a check recovered something.
+    let least = match args.command {
+        Command::Check(_) => exit::USAGE,
+        _ => exit::FAILED,
+    };
     match run(&args) {
         Ok(code) => ExitCode::from(code),
         // A reader that closed the pipe (`| head`) has what it wanted.
@@ -63,7 +68,7 @@ fn main() -> ExitCode {
             if let Some(line) = help(&error) {
                 eprintln!("  help: {line}");
             }
-            ExitCode::from(code(&error))
+            ExitCode::from(code(&error).max(least))
         }
     }
 }
@@ -98,6 +103,9 @@ fn code(error: &anyhow::Error) -> u8 {
             _ => exit::FAILED,
         };
     }
+    if error.is::<target::Unknown>() {
+        return exit::USAGE;
+    }
     match error.downcast_ref::<Kernel>() {
         Some(
             Kernel::NotPermitted { .. }
@@ -112,7 +120,14 @@ fn code(error: &anyhow::Error) -> u8 {
 
 /// What to do about an error.
 fn help(error: &anyhow::Error) -> Option<&'static str> {
-    error
+    let of_kernel = error
         .downcast_ref::<outlive_kernel::Error>()
-        .and_then(|error| error.help())
+        .and_then(|error| error.help());
+    let is_denied = error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+    });
+    of_kernel.or(is_denied
+        .then_some("run it as the user that recorded, which is root for the kernel's events"))
 }

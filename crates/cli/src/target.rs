@@ -1,8 +1,9 @@
 //! What a command's NAME or FILE stands for.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use outlive_event::Catalog;
 use outlive_trace::start::PATH_KEY;
 use outlive_trace::view::View;
@@ -25,6 +26,39 @@ pub(crate) enum Target {
     /// What an earlier run left.
     Generation(Generation),
 }
+
+/// Nothing is called so.
+#[derive(Debug)]
+pub(crate) struct Unknown {
+    name: String,
+    state: PathBuf,
+    /// What there is in the state folder; `None` if there is no such folder.
+    known: Option<Vec<String>>,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, state, known } = self;
+        let state = state.display();
+        match known {
+            Some(known) if known.is_empty() => write!(
+                f,
+                "no instance, generation or file {name:?}; {state} has nothing yet"
+            ),
+            Some(known) => write!(
+                f,
+                "no instance, generation or file {name:?}; {state} has: {}",
+                known.join(", ")
+            ),
+            None => write!(
+                f,
+                "no file {name:?}, and no state folder {state} in which it could be an instance"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Unknown {}
 
 /// The state folder that was asked for.
 pub(crate) fn state_path(args: &Args) -> Result<PathBuf> {
@@ -55,24 +89,15 @@ impl Target {
         if path.exists() {
             return Ok(Self::File(path.to_owned()));
         }
-        match state {
-            Some(state) => {
-                let known = known_names(&state)?;
-                bail!(
-                    "no instance, generation or file {name:?}; {} has: {}",
-                    state.path().display(),
-                    if known.is_empty() {
-                        "nothing yet".to_owned()
-                    } else {
-                        known.join(", ")
-                    }
-                )
-            }
-            None => bail!(
-                "no file {name:?}, and no state folder {} in which it could be an instance",
-                state_path(args)?.display()
-            ),
+        Err(Unknown {
+            name: name.to_owned(),
+            state: state_path(args)?,
+            known: match &state {
+                Some(state) => Some(known_names(state)?),
+                None => None,
+            },
         }
+        .into())
     }
 
     fn in_state(state: &StateDir, name: &str) -> Result<Option<Self>> {

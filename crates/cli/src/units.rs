@@ -19,6 +19,11 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// `1 event`, `2 events`.
+pub(crate) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// `1.234 s`, `15.0 ms`, `2 min 3 s`, `3 h 5 min`.
 pub(crate) fn span(nanos: u64) -> String {
     let seconds = nanos / 1_000_000_000;

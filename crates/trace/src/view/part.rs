@@ -109,18 +109,16 @@ impl Part {
 pub(super) fn map(path: &Path) -> Result<Mapping> {
     let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
     let metadata = file.metadata().map_err(Error::io("look at", path))?;
-    if metadata.is_dir() {
+    let found = match (metadata.is_dir(), metadata.len()) {
+        (true, _) => Some("a folder"),
+        (false, 0) => Some("empty"),
+        (false, _) => None,
+    };
+    if let Some(found) = found {
         return Err(Error::WrongKind {
             path: path.to_owned(),
             expected: "a file with a region",
-            found: "a folder".to_owned(),
-        });
-    }
-    if metadata.len() == 0 {
-        let source = outlive_ring::LayoutError::BadSize { size: 0 };
-        return Err(Error::NotARegion {
-            path: path.to_owned(),
-            source,
+            found: found.to_owned(),
         });
     }
     Mapping::of_file(&file, path, metadata.len(), Access::ReadOnly)

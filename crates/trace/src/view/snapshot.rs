@@ -163,10 +163,10 @@ mod tests {
                     writer.commit(event);
                 }
             });
-            let entries: u64 = (0..50)
-                .map(|_| checked_entries(&of(&memory, &layout)))
-                .sum();
+            let copies: Vec<HeapMemory> = (0..50).map(|_| of(&memory, &layout)).collect();
+            // Before anything is judged: a test that fails must not leave the writer running.
             stop.store(true, Ordering::Relaxed);
+            let entries: u64 = copies.iter().map(checked_entries).sum();
             assert!(entries > 0);
         });
     }

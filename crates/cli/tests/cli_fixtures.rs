@@ -1,0 +1,287 @@
+//! What `show` and `check` say of regions that kernels wrote, against what those kernels said.
+//!
+//! Left aside: the task's name, which ours may know and the kernel's does not, and pointers, which
+//! the kernel's text hides behind a hash.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use flate2::read::GzDecoder;
+use tempfile::TempDir;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+fn gunzip(path: &Path) -> Vec<u8> {
+    let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut bytes = Vec::new();
+    GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn outlive(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_outlive"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+/// A region unpacked into a file, and the arguments that decode it.
+struct Unpacked {
+    _folder: TempDir,
+    region: String,
+    formats: String,
+}
+
+impl Unpacked {
+    fn new(region: &Path, formats: &Path) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("region.bin");
+        std::fs::write(&file, gunzip(region)).unwrap();
+        Self {
+            region: file.to_str().unwrap().to_owned(),
+            formats: formats.to_str().unwrap().to_owned(),
+            _folder: folder,
+        }
+    }
+
+    fn of_kernel(name: &str) -> Self {
+        let fixture = fixtures().join(name);
+        Self::new(&fixture.join("region.bin.gz"), &fixture.join("events"))
+    }
+
+    /// The 256 KiB region. It is of the kernel of the 7.3.4 fixture, at another address.
+    fn golden() -> Self {
+        Self::new(
+            &fixtures().join("golden/2-region-256KiB-2cpu.bin.gz"),
+            &fixtures().join("7.3.4-2cpu-1M/events"),
+        )
+    }
+
+    fn show(&self, more: &[&str]) -> Vec<String> {
+        let args = [&["show", &self.region, "--formats", &self.formats], more].concat();
+        let output = outlive(&args);
+        assert!(output.status.success(), "{output:?}");
+        comparable(&output.stdout)
+    }
+
+    fn check(&self) -> (i32, serde_json::Value) {
+        let output = outlive(&["check", &self.region, "--json"]);
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code().unwrap(), report)
+    }
+}
+
+/// The lines of a text, without what is left aside.
+fn comparable(text: &[u8]) -> Vec<String> {
+    let text = std::str::from_utf8(text).unwrap();
+    text.lines().map(without_task_and_pointers).collect()
+}
+
+fn without_task_and_pointers(line: &str) -> String {
+    let line = match line.find('[') {
+        Some(at) if !line.starts_with('#') && !line.starts_with("CPU:") => &line[at..],
+        _ => line,
+    };
+    ["work struct ", "work struct=", "worker="]
+        .iter()
+        .fold(line.to_owned(), |line, name| hide_pointer(&line, name))
+}
+
+/// Replaces the 16 digits behind `name`.
+fn hide_pointer(line: &str, name: &str) -> String {
+    match line.split_once(name) {
+        Some((before, behind)) if behind.len() >= 16 => {
+            format!("{before}{name}POINTER{}", &behind[16..])
+        }
+        _ => line.to_owned(),
+    }
+}
+
+fn assert_same_lines(ours: &[String], kernel: &[String]) {
+    for (number, (ours, kernel)) in ours.iter().zip(kernel).enumerate() {
+        assert_eq!(ours, kernel, "line {}", number + 1);
+    }
+    assert_eq!(ours.len(), kernel.len());
+}
+
+/// The number behind a name in a `stats` file.
+fn stat(stats: &Path, name: &str) -> u64 {
+    let text = std::fs::read_to_string(stats).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line[name.len()..].trim().parse().unwrap()
+}
+
+const KERNELS: [(&str, &str); 2] = [
+    ("7.3.4-2cpu-1M", "backup"),
+    ("6.12.107-2cpu-1M", "boot_mapped"),
+];
+
+#[test]
+fn show_prints_the_kernels_own_text_line_by_line() {
+    for (kernel, instance) in KERNELS {
+        let folder = fixtures()
+            .join(kernel)
+            .join("boot2/instances")
+            .join(instance);
+        let unpacked = Unpacked::of_kernel(kernel);
+        let expected = comparable(&gunzip(&folder.join("trace.gz")));
+        assert_same_lines(&unpacked.show(&[]), &expected);
+        for cpu in ["0", "1"] {
+            let trace = folder.join(format!("per_cpu/cpu{cpu}/trace.gz"));
+            assert_same_lines(
+                &unpacked.show(&["--cpu", cpu]),
+                &comparable(&gunzip(&trace)),
+            );
+        }
+    }
+}
+
+#[test]
+fn check_counts_as_the_kernels_stats_do() {
+    for (kernel, instance) in KERNELS {
+        let (code, report) = Unpacked::of_kernel(kernel).check();
+        assert_eq!(code, 0, "{report}");
+        for cpu in 0..2 {
+            let stats = fixtures().join(format!(
+                "{kernel}/boot2/instances/{instance}/per_cpu/cpu{cpu}/stats"
+            ));
+            let ours = &report["cpus"][cpu];
+            assert_eq!(ours["cpu"], cpu);
+            assert_eq!(
+                ours["entries"],
+                stat(&stats, "entries:"),
+                "{kernel} CPU {cpu}"
+            );
+            assert_eq!(ours["bytes"], stat(&stats, "bytes:"), "{kernel} CPU {cpu}");
+            assert_eq!(ours["sealed"], 0);
+        }
+    }
+}
+
+/// KASLR moved the kernel, so the next boot printed fields. Its symbol of the marker's address is
+/// not in the region.
+#[test]
+fn show_prints_the_golden_regions_fields_as_the_next_boot_did() {
+    let expected = gunzip(&fixtures().join("golden/4-nextboot-backup-trace.txt.gz"));
+    let ours = named_marker(&Unpacked::golden().show(&["--raw-fields"]));
+    // The file has an empty line at its end, which is none of the trace.
+    let expected = named_marker(&comparable(expected.trim_ascii_end()));
+    assert_same_lines(&ours, &expected);
+}
+
+/// The live text lacks the 21 events that one `read` of `trace_pipe` had consumed: 3000 bytes, which
+/// end within a line. Before them stands what `read` returned.
+#[test]
+fn show_prints_the_golden_region_as_the_live_kernel_did() {
+    let consumed = std::fs::read(fixtures().join("golden/1-consumed-by-trace_pipe.txt")).unwrap();
+    let live = gunzip(&fixtures().join("golden/3-live-trace.txt.gz"));
+    let is_event = |line: &String| !line.starts_with('#') && !line.is_empty();
+    let mut ours = named_marker(&Unpacked::golden().show(&[]));
+    ours.retain(is_event);
+    let mut expected = comparable(consumed.trim_ascii_end());
+    expected.remove(0);
+    let cut = expected.pop().unwrap();
+    expected.extend(ours.iter().find(|line| line.starts_with(&cut)).cloned());
+    assert_eq!(expected.len(), 21);
+    expected.extend(named_marker(&comparable(&live)));
+    expected.retain(is_event);
+    // The oldest of one CPU were consumed: in the order of time, that is not the oldest of all.
+    ours.sort();
+    expected.sort();
+    assert_same_lines(&ours, &expected);
+}
+
+/// The marker's address as the symbol that it is in.
+fn named_marker(lines: &[String]) -> Vec<String> {
+    let name = |line: &String| match line.split_once(": 0xffffffff") {
+        Some((before, behind)) => format!("{before}: tracing_mark_write{}", &behind[8..]),
+        None => line.clone(),
+    };
+    lines.iter().map(name).collect()
+}
+
+#[test]
+fn check_of_the_golden_region_counts_as_the_next_boot_did() {
+    let (code, report) = Unpacked::golden().check();
+    assert_eq!(code, 0);
+    for cpu in 0..2 {
+        let stats = fixtures().join(format!("golden/4-nextboot-backup-stats-cpu{cpu}.txt"));
+        assert_eq!(report["cpus"][cpu]["entries"], stat(&stats, "entries:"));
+        assert_eq!(report["cpus"][cpu]["bytes"], stat(&stats, "bytes:"));
+    }
+}
+
+/// Offset of the first CPU's second sub-buffer in the golden region.
+const SUBBUF: usize = 0x4000;
+
+#[test]
+fn damaged_region_is_recovered_and_exits_with_1() {
+    let unpacked = Unpacked::golden();
+    let mut region = std::fs::read(&unpacked.region).unwrap();
+    region[SUBBUF + 8..SUBBUF + 16].copy_from_slice(&u64::MAX.to_le_bytes());
+    std::fs::write(&unpacked.region, &region).unwrap();
+    let (code, report) = unpacked.check();
+    assert_eq!(
+        (code, &report["outcome"]),
+        (1, &"damaged".into()),
+        "{report}"
+    );
+    assert_eq!(report["cpus"][0]["rejected"][0]["subbuf"], 1);
+    assert!(report["cpus"][0]["entries"].as_u64().unwrap() > 0);
+    assert_eq!(report["cpus"][1]["entries"], 857);
+}
+
+#[test]
+fn truncated_region_keeps_what_is_there() {
+    let unpacked = Unpacked::golden();
+    let region = std::fs::read(&unpacked.region).unwrap();
+    std::fs::write(&unpacked.region, &region[..200 << 10]).unwrap();
+    let (code, report) = unpacked.check();
+    assert_eq!(code, 1);
+    assert_eq!(report["cpus"][0]["entries"], 806, "{report}");
+    assert!(
+        report["parts"][0]["damage"][0]
+            .as_str()
+            .unwrap()
+            .contains("cut off")
+    );
+}
+
+#[test]
+fn what_is_no_region_exits_with_2() {
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let empty = file("empty", b"");
+    let text = file("text", &b"no region\n".repeat(1000));
+    for (path, words) in [
+        (empty.as_path(), "is empty"),
+        (text.as_path(), "not a persistent ring buffer"),
+        (folder.path(), "a folder"),
+    ] {
+        for command in ["check", "show", "info"] {
+            let output = outlive(&[command, path.to_str().unwrap()]);
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{command} {stderr}");
+            assert!(stderr.contains(words), "{command} {stderr}");
+            assert!(output.stdout.is_empty());
+        }
+    }
+}
+
+#[test]
+fn region_without_formats_says_once_what_would_decode_it() {
+    let unpacked = Unpacked::golden();
+    let output = outlive(&["show", &unpacked.region]);
+    assert!(output.status.success());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.matches("--formats DIR").count(), 1);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(": Unknown type "), "{}", &text[..2000]);
+}

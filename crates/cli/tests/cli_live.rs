@@ -1,0 +1,213 @@
+//! What looks at a region while a recorder writes it, and the demo. On the machine's own scheduler
+//! events: skipped, and said so, where they cannot be had.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use outlive_kernel::{Instances, StateId, Tracefs};
+use outlive_trace::StateDir;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const SCHED: &str = "reserve_mem=8M:4096:trace trace_instance=boot_mapped@trace,sched";
+
+/// A recorder on a state of its own; nothing stays of either.
+struct Rig {
+    tracefs: Tracefs,
+    folder: TempDir,
+    recorder: Option<Child>,
+    _one_at_a_time: MutexGuard<'static, ()>,
+}
+
+impl Rig {
+    fn new(test: &str) -> Option<Self> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        match Tracefs::find() {
+            Ok(tracefs) => Some(Self {
+                tracefs,
+                folder: TempDir::new().unwrap(),
+                recorder: None,
+                _one_at_a_time: guard,
+            }),
+            Err(error) => {
+                println!("{test}: skipped: {error}");
+                None
+            }
+        }
+    }
+
+    fn state_path(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
+        command.arg("--state").arg(self.state_path()).args(args);
+        command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Starts the recorder and waits until its catalog has a format.
+    fn record(&mut self) {
+        let mut boot = self.command(&["boot", SCHED]);
+        self.recorder = Some(boot.stderr(Stdio::null()).spawn().unwrap());
+        let end = Instant::now() + PATIENCE;
+        while !self.is_recording() {
+            assert!(
+                Instant::now() < end,
+                "the recorder does not begin to record"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn is_recording(&self) -> bool {
+        let output = self.run(&["show", "boot_mapped", "--event", "sched_switch"]);
+        String::from_utf8_lossy(&output.stdout).contains(": sched_switch: ")
+    }
+
+    fn end_recording(&mut self) {
+        if let Some(mut recorder) = self.recorder.take() {
+            kill_process(Pid::from_child(&recorder), Signal::TERM).unwrap();
+            recorder.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.end_recording();
+        let Ok(Some(state)) = StateDir::open_existing(&self.state_path()) else {
+            return;
+        };
+        let id = StateId(u64::from_str_radix(state.id(), 16).unwrap());
+        let instances = Instances::new(&self.tracefs, id);
+        for name in instances.list().unwrap_or_default() {
+            let _ = instances
+                .open_existing(&name)
+                .and_then(outlive_kernel::Instance::remove);
+        }
+    }
+}
+
+/// Wakes up as often as the clock allows.
+fn make_switches(time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
+fn events(text: &str) -> Vec<&str> {
+    let is_event = |line: &&str| !line.starts_with(['#', 'C']);
+    text.lines().filter(is_event).collect()
+}
+
+#[test]
+fn follow_prints_what_show_prints_and_ends_with_the_recorder() {
+    let Some(mut rig) = Rig::new("follow") else {
+        return;
+    };
+    rig.record();
+    let mut following = rig.command(&["show", "boot_mapped", "--follow"]);
+    let mut following = following.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = following.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).unwrap();
+        text
+    });
+    make_switches(Duration::from_millis(800));
+    rig.end_recording();
+    assert!(following.wait().unwrap().success());
+    let followed = reader.join().unwrap();
+    let shown = rig.run(&["show", "boot_mapped"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let time_and_text = |line: &&str| line[16..].to_owned();
+    let mut followed: Vec<_> = events(&followed).iter().map(time_and_text).collect();
+    let mut shown: Vec<_> = events(&shown).iter().map(time_and_text).collect();
+    followed.sort();
+    shown.sort();
+    // What the ring has overwritten since was followed; what it holds was, too.
+    let rest = shown
+        .iter()
+        .filter(|line| followed.binary_search(line).is_err());
+    assert_eq!(rest.count(), 0);
+    assert!(shown.len() > 1000, "{}", shown.len());
+}
+
+#[test]
+fn region_that_is_being_written_is_whole_and_its_text_in_order() {
+    let Some(mut rig) = Rig::new("live") else {
+        return;
+    };
+    rig.record();
+    std::thread::scope(|scope| {
+        scope.spawn(|| make_switches(Duration::from_secs(2)));
+        for _ in 0..5 {
+            let check = rig.run(&["check", "boot_mapped"]);
+            assert_eq!(check.status.code(), Some(0), "{check:?}");
+            assert!(String::from_utf8_lossy(&check.stdout).contains("being written now"));
+            let shown = rig.run(&["show", "boot_mapped"]);
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            let times: Vec<f64> = events(&shown).iter().map(|line| time(line)).collect();
+            assert!(times.is_sorted() && !times.is_empty());
+            assert!(!shown.contains("Unknown type"));
+        }
+    });
+    let listed = rig.run(&["ls"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("still running"));
+}
+
+fn time(line: &str) -> f64 {
+    let time = line
+        .split_whitespace()
+        .find_map(|word| word.strip_suffix(':'));
+    time.unwrap().parse().unwrap()
+}
+
+#[test]
+fn demo_shows_the_last_events_before_the_kill_and_leaves_nothing() {
+    let Some(rig) = Rig::new("demo") else {
+        return;
+    };
+    let before = Instant::now();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_outlive"));
+    let output = demo.arg("demo").env("TMPDIR", rig.folder.path()).output();
+    let output = output.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (_, shown) = text.split_once("outlive show backup").unwrap();
+    let (shown, rest) = shown.split_once("---- SIGKILL").unwrap();
+    assert_eq!(
+        events(shown)
+            .iter()
+            .filter(|line| line.contains(" [0"))
+            .count(),
+        15
+    );
+    assert!(
+        shown.contains("verdict: crash") && shown.contains("outlive-demo"),
+        "{shown}"
+    );
+    assert!(rest.contains("= backup"), "{rest}");
+    assert!(
+        before.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        before.elapsed()
+    );
+    assert_eq!(std::fs::read_dir(rig.folder.path()).unwrap().count(), 0);
+}
