@@ -84,9 +84,10 @@ enum Look {
 
 impl<M: Memory> LiveReader<M> {
     /// A reader of a region's CPU that begins with the oldest event; `None` if there is no such
-    /// CPU.
+    /// CPU, or the memory ends before the region does.
     pub fn new(memory: M, geometry: Geometry, extension: Option<Layout>, cpu: u32) -> Option<Self> {
-        (cpu < geometry.nr_cpus()).then(|| Self {
+        let size = extension.map_or(geometry.size(), |layout| layout.area_size());
+        (cpu < geometry.nr_cpus() && size <= memory.len() as u64).then(|| Self {
             memory,
             geometry,
             extension,

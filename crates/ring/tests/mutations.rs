@@ -78,14 +78,9 @@ fn read_all(memory: &HeapMemory) {
             assert_eq!((summary.error, summary.entries), (None, page.entries));
         }
         let extension = recovery.extension;
-        let mut reader = LiveReader::new(memory, recovery.geometry, extension, cpu.cpu).unwrap();
-        reader.resume();
-        for _ in 0..4 * recovery.geometry.nr_subbufs() {
-            let Some(chunk) = reader.next_chunk() else {
-                break;
-            };
-            let events = chunk.events().count() as u64;
-            reader.consume(events);
+        // None where the region's end is missing.
+        if let Some(reader) = LiveReader::new(memory, recovery.geometry, extension, cpu.cpu) {
+            follow(reader, recovery.geometry.nr_subbufs());
         }
     }
     if let Some(layout) = &recovery.extension {
@@ -99,6 +94,17 @@ fn read_all(memory: &HeapMemory) {
             Cursor::load(layout, memory, 0),
         );
         let _ = Counters::load(layout, memory, 0);
+    }
+}
+
+fn follow(mut reader: LiveReader<&HeapMemory>, nr_subbufs: u32) {
+    reader.resume();
+    for _ in 0..4 * nr_subbufs {
+        let Some(chunk) = reader.next_chunk() else {
+            break;
+        };
+        let events = chunk.events().count() as u64;
+        reader.consume(events);
     }
 }
 
