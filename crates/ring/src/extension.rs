@@ -270,7 +270,7 @@ pub enum Counter {
     /// Events consumed by readers.
     Read = 5,
     /// The head page and the events overwritten before it, in one word, for readers that follow a
-    /// live writer: see [`HeadMark`].
+    /// live writer.
     HeadMark = 6,
 }
 
