@@ -76,7 +76,7 @@ impl Read for MappingReader<'_> {
 /// # Errors
 ///
 /// [`Error::NoSpace`], [`Error::GenerationExists`], [`Error::BadName`], [`Error::Io`]. Then the
-/// original is as it was, and of the copy nothing is left that [`tidy`] would not remove.
+/// original is as it was, and of the copy nothing is left that [`tidy`](crate::tidy) would not remove.
 pub fn keep_by_copy(
     state: &StateDir,
     _lock: &StateLock,

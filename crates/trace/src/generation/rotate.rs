@@ -25,7 +25,7 @@ pub const ROTATE_STEPS: [&str; 6] = [
 ///
 /// [`Error::NoSpace`] if there is no room for the new file, [`Error::GenerationExists`],
 /// [`Error::BadName`], [`Error::Io`] (`EXDEV` if `live` is on another file system than the state).
-/// Then everything is as it was, unless the system fails between two renames: then [`tidy`] and a
+/// Then everything is as it was, unless the system fails between two renames: then [`tidy`](crate::tidy) and a
 /// new call finish the work.
 pub fn rotate_file_area(
     state: &StateDir,
