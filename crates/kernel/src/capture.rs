@@ -8,6 +8,7 @@ use crate::catalog_writer::CatalogWriter;
 use crate::error::Error;
 use crate::instance::{Instance, Instances};
 use crate::instance_name::RunId;
+use crate::modules::loaded_modules;
 use crate::names::scan_tasks;
 use crate::region_sink::RegionSink;
 use crate::tracefs::{EventName, Tracefs};
@@ -80,6 +81,14 @@ impl Capture {
         };
         let mut catalog = CatalogWriter::new(layout, region.memory());
         let text_addr = write_catalog(tracefs, &self.events, &run.clock, &mut catalog)?;
+        for module in loaded_modules()? {
+            if let Some(address) = module.address {
+                catalog.record(&CatalogRecord::Module {
+                    address,
+                    name: &module.name,
+                });
+            }
+        }
         for task in scan_tasks()? {
             catalog.task_name(task.tid, task.comm.as_bytes());
         }

@@ -34,7 +34,8 @@
 //! ```
 //!
 //! Entry points: [`Tracefs::find`], [`Instances`], [`Recorder`], [`drain`]. What a reader needs to
-//! decode the events later: [`Tracefs::event_format`], [`scan_tasks`], [`Kallsyms`], [`clock_pair`].
+//! decode the events later: [`Tracefs::event_format`], [`scan_tasks`], [`loaded_modules`],
+//! [`clock_pair`].
 //!
 //! The unsafe code is in one module, the mapping. It is verified on x86-64, whose loads and stores
 //! keep their order; the kernel's own ordering of a sub-buffer's words is relied upon there.
@@ -59,13 +60,13 @@ mod error;
 mod follower;
 mod instance;
 mod instance_name;
-mod kallsyms;
 mod leftover;
 #[allow(
     unsafe_code,
     reason = "the mapping of trace_pipe_raw is read here and nowhere else"
 )]
 mod mapped;
+mod modules;
 mod names;
 mod reader;
 mod recorder;
@@ -87,9 +88,9 @@ pub use error::{Error, Holder, Refusal};
 pub use follower::{CpuFollower, EventCount, Progress};
 pub use instance::{Instance, Instances};
 pub use instance_name::{InstanceName, RunId, StateId};
-pub use kallsyms::{Kallsyms, Module, Symbol, loaded_modules};
 pub use leftover::{COLLECT_STEPS, Collected, Collector};
 pub use mapped::PAGE_BYTES;
+pub use modules::{Module, loaded_modules};
 pub use names::{TaskName, scan_tasks, task_name};
 pub use reader::CpuReader;
 pub use recorder::{DELAY_BUCKETS, Delays, Pace, Recorder, Tick};
