@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         // A reader that closed the pipe (`| head`) has what it wanted.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(exit::DONE),
         Err(error) => {
-            eprintln!("outlive: {error:#}");
+            eprintln!("outlive: {}", message(&error));
             if let Some(line) = help(&error) {
                 eprintln!("  help: {line}");
             }
@@ -90,6 +90,19 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .find_map(|cause| cause.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// An error and its causes, but for those that it tells itself.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !message.ends_with(&cause) {
+            let colon = if message.is_empty() { "" } else { ": " };
+            message = message + colon + &cause;
+        }
+    }
+    message
 }
 
 /// The exit code that an error means.

@@ -70,7 +70,15 @@ pub(crate) fn state_path(args: &Args) -> Result<PathBuf> {
 
 /// The state folder that was asked for, if it is there.
 pub(crate) fn existing_state(args: &Args) -> Result<Option<StateDir>> {
-    Ok(StateDir::open_existing(&state_path(args)?)?)
+    let path = state_path(args)?;
+    is_there(&path.join("id"))?;
+    Ok(StateDir::open_existing(&path)?)
+}
+
+/// Whether there is something; an error where nobody lets us look.
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists()
+        .with_context(|| format!("cannot look at {}", path.display()))
 }
 
 impl Target {
@@ -86,7 +94,7 @@ impl Target {
         if path.join("region").is_file() {
             return Ok(Self::File(path.join("region")));
         }
-        if path.exists() {
+        if is_there(path)? {
             return Ok(Self::File(path.to_owned()));
         }
         Err(Unknown {
@@ -155,6 +163,14 @@ impl Target {
                 }
             }
             Self::Generation(generation) => {
+                if generation.is_collecting() {
+                    eprintln!(
+                        "outlive: {}/{} is not complete yet: a recorder still has to collect what the \
+                         host's ring held of it",
+                        generation.instance(),
+                        generation.seq()
+                    );
+                }
                 with_tail(&generation.region_path(), &generation.tail_path())?
             }
         };

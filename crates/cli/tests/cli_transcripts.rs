@@ -312,6 +312,22 @@ fn state_folder_that_is_not_there_is_an_empty_list() {
     assert!(!path.exists());
 }
 
+/// Root may look everywhere: then the system has nothing to refuse.
+#[test]
+fn what_may_not_be_read_is_not_said_to_be_missing() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        return println!("skipped: root may read everything");
+    }
+    let state = State::new();
+    let mode = |mode| std::fs::set_permissions(state.path(), PermissionsExt::from_mode(mode));
+    mode(0o000).unwrap();
+    let refused = state.run("ls");
+    mode(0o700).unwrap();
+    assert!(refused.contains("Permission denied"), "{refused}");
+    assert_eq!(refused.matches("denied").count(), 1, "{refused}");
+}
+
 #[test]
 fn every_help_has_an_example() {
     for command in ["boot", "ls", "show", "info", "check", "rm", "demo"] {
