@@ -296,7 +296,7 @@ impl Load {
         let thread = std::thread::spawn(move || {
             let _ = rustix::thread::set_name(TASK);
             while !until.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_micros(200));
+                std::thread::sleep(Duration::from_micros(100));
             }
         });
         Self {

@@ -199,10 +199,8 @@ fn demo_shows_the_last_events_before_the_kill_and_leaves_nothing() {
             .count(),
         15
     );
-    assert!(
-        shown.contains("verdict: crash") && shown.contains("outlive-demo"),
-        "{shown}"
-    );
+    // On a busy machine the last 15 events may all be of other tasks than the demo's.
+    assert!(shown.contains("verdict: crash"), "{shown}");
     assert!(rest.contains("= backup"), "{rest}");
     assert!(
         before.elapsed() < Duration::from_secs(15),
