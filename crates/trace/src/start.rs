@@ -373,15 +373,20 @@ fn wipe(mapping: &Mapping, memory: RawMemory<'_>) {
         return;
     };
     let ring = &found.geometry;
+    // The old region may have been larger than the area is now.
+    let len = Memory::len(mapping);
+    let zero = |offset: usize, bytes: usize| {
+        memory.zero(offset.min(len), bytes.min(len.saturating_sub(offset)));
+    };
     for cpu in 0..ring.nr_cpus() {
         for subbuf in 0..ring.nr_subbufs() {
-            memory.zero(ring.subbuf_offset(cpu, subbuf), SUBBUF_HEADER);
+            zero(ring.subbuf_offset(cpu, subbuf), SUBBUF_HEADER);
         }
         failpoint::reached("lay-out-half");
         let meta = ring.meta_offset(cpu);
-        memory.zero(meta, ring.subbuf_offset(cpu, 0) - meta);
+        zero(meta, ring.subbuf_offset(cpu, 0) - meta);
     }
-    memory.zero(0, SUBBUF_SIZE);
+    zero(0, SUBBUF_SIZE);
 }
 
 fn kind_word(kind: &InstanceKind) -> &'static str {
