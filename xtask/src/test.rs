@@ -31,7 +31,7 @@ impl Counts {
             self.passed += count(result, "passed");
             self.failed += count(result, "failed");
         }
-        if let Some(why) = line.trim_start().strip_prefix("skipped: ") {
+        if let Some((_, why)) = line.split_once("skipped: ") {
             self.skipped.push(why.to_owned());
         }
     }

@@ -276,8 +276,12 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
                     gap |= in_ring_order;
                 }
                 Judged::Good(mut page, cut) => {
-                    if gap && page.missed.is_none() {
-                        page.missed = Some(Missed::Unknown);
+                    if gap {
+                        // What was rejected is gone too, beside what the page says was lost.
+                        page.missed = Some(
+                            page.missed
+                                .map_or(Missed::Unknown, |m| m.and(Missed::Unknown)),
+                        );
                     }
                     self.note_hole(after.as_ref(), Some(&page), page.missed);
                     let cut = cut.or_else(|| short(&page, &items[i + 1..]));
