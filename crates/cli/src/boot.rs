@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use outlive_kernel::{
     Access, Capture, Collector, EventName, Instance, Instances, Pace, Recorder, RegionSink, RunId,
     StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
@@ -30,6 +30,9 @@ const CMDLINE_MAX: u64 = 1 << 20;
 const HEARTBEAT_NS: u64 = 1_000_000_000;
 /// Time between two clock pairs.
 const CLOCK_PAIR_NS: u64 = 10_000_000_000;
+
+/// Nice value of the thread that takes the events.
+const NICE: i32 = -15;
 
 /// Says on standard error what happens. Nobody may be listening any more: that is no reason to
 /// stop recording.
@@ -81,6 +84,13 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         say!("nothing to record: no instance of the command line has events; nothing was touched");
         return Ok(exit::USAGE);
     }
+    if let Some(area) = unknown_area(boot, &parsed) {
+        say!(
+            "--area {area}: the command line has no area of this name; it has: {}",
+            area_names(&parsed).join(", ")
+        );
+        return Ok(exit::USAGE);
+    }
     let path = match &args.state {
         Some(path) => path.clone(),
         None => StateDir::default_path()?,
@@ -108,6 +118,21 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
     Ok(exit::DONE)
 }
 
+/// An area of the options that no instance of the command line has.
+fn unknown_area<'a>(boot: &'a BootArgs, cmdline: &CommandLine) -> Option<&'a str> {
+    let names = area_names(cmdline);
+    let mut given = boot.areas.iter().map(|(name, _)| name.as_str());
+    given.find(|name| names.iter().all(|known| known != name))
+}
+
+/// The areas that the instances of a command line live in.
+fn area_names(cmdline: &CommandLine) -> Vec<String> {
+    let instances = cmdline.instances.iter();
+    instances
+        .filter_map(outlive_trace::start::area_label)
+        .collect()
+}
+
 fn source(boot: &BootArgs) -> Result<Source> {
     if let Some(text) = &boot.cmdline {
         return Ok(Source {
@@ -125,9 +150,15 @@ fn source(boot: &BootArgs) -> Result<Source> {
         None => format!("no command line given, and cannot read {}", path.display()),
     })?;
     let mut text = String::new();
-    file.take(CMDLINE_MAX)
+    file.take(CMDLINE_MAX + 1)
         .read_to_string(&mut text)
         .with_context(|| format!("cannot read {}", path.display()))?;
+    if text.len() as u64 > CMDLINE_MAX {
+        bail!(
+            "{} is longer than {CMDLINE_MAX} bytes: no command line",
+            path.display()
+        );
+    }
     Ok(Source {
         origin: path.display().to_string(),
         text,
@@ -471,6 +502,9 @@ fn record(
     mut signs: Signs,
     stop: &AtomicBool,
 ) -> Result<()> {
+    // A recorder that gets no turn loses what the host's ring cannot hold; it needs little of the
+    // processor. Only this thread; refused where that is not permitted.
+    let _ = rustix::process::setpriority_process(None, NICE);
     let mut pace = Pace::default();
     pace.interval = boot.interval;
     let polled = recorder.run(&mut sinks, stop, &pace, |sinks, tick| {

@@ -61,6 +61,6 @@ pub use error::{CatalogError, FormatError, FormatErrorKind, NotEvaluated, Reason
 pub use format::{EventFormat, Field, FieldKind};
 pub use header_page::HeaderPage;
 pub use print_fmt::Program;
-pub use task_names::TaskNames;
+pub use task_names::{TaskNamePlace, TaskNames};
 pub use text::{Formatter, HeaderCounts, TextOptions, event_id};
 pub use value::{Array, Value};

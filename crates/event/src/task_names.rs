@@ -101,6 +101,23 @@ impl NamePair {
         })
     }
 
+    fn place(&self) -> Option<TaskNamePlace> {
+        let (name, is_data_loc) = match self.name {
+            NamePlace::Fixed { offset, size: 16 } => (offset, false),
+            NamePlace::Dynamic {
+                offset,
+                is_relative: false,
+                is_path: false,
+            } => (offset, true),
+            _ => return None,
+        };
+        Some(TaskNamePlace {
+            pid: self.pid_offset,
+            name,
+            is_data_loc,
+        })
+    }
+
     fn read<'a>(&self, payload: &'a [u8]) -> Option<(i32, &'a [u8])> {
         let pid = record::load(payload, self.pid_offset as usize, IntType::INT) as i32;
         let name = self.name.read(payload);
@@ -125,6 +142,19 @@ impl NamePlace {
         }
         &name[..name.len().min(COMM_LEN)]
     }
+}
+
+/// Where an event's records have a pid and the name of its task: offsets from the start of the
+/// trace entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskNamePlace {
+    /// Of the pid, 4 bytes.
+    pub pid: u32,
+    /// Of the name.
+    pub name: u32,
+    /// Whether there is a `__data_loc` word of 4 bytes at `name`: the offset of the name in its low
+    /// half, its length with the NUL in its high half. If not, the name itself, 16 bytes.
+    pub is_data_loc: bool,
 }
 
 /// The pairs of pid and task name of one record; see [`EventFormat::task_names`].
@@ -164,6 +194,14 @@ impl EventFormat {
             pairs: self.name_pairs.pairs,
             next: 0,
         }
+    }
+
+    /// Where the pairs of pid and name lie, for a recorder that looks at every record and knows
+    /// most of the names; `None` if a name is in no usual place.
+    #[must_use]
+    pub fn task_name_places(&self) -> Option<Vec<TaskNamePlace>> {
+        let pairs = self.name_pairs.pairs.iter().flatten();
+        pairs.map(NamePair::place).collect()
     }
 
     /// True if records of this event may contain task names.

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use outlive_event::{CatalogRecord, EventFormat, Symbols};
+use outlive_event::{CatalogRecord, EventFormat, Symbols, TaskNamePlace};
 use outlive_ring::MemoryMut;
 use outlive_ring::catalog::{CatalogLog, TASK_NAME_MAX, TaskNames};
 use outlive_ring::extension::Layout;
@@ -24,6 +24,8 @@ pub struct CatalogWriter<M> {
     log: Log<M>,
     tasks: KnownTasks<M>,
     formats: Vec<Option<Box<EventFormat>>>,
+    /// By event id, as the formats.
+    plans: Vec<Plan>,
     /// Loaded when the first one is needed.
     symbols: Option<Box<Symbols>>,
     seen_addresses: HashSet<u64>,
@@ -46,6 +48,7 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
                 recent: vec![(0, [0; TASK_NAME_MAX]); RECENT_TASKS].into(),
             },
             formats: Vec::new(),
+            plans: Vec::new(),
             symbols: None,
             seen_addresses: HashSet::new(),
         }
@@ -73,38 +76,101 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
         let id = usize::from(format.id);
         if self.formats.len() <= id {
             self.formats.resize_with(id + 1, || None);
+            self.plans.resize(id + 1, Plan::default());
         }
+        self.plans[id] = Plan::of(&format);
         self.formats[id] = Some(Box::new(format));
     }
 
-    /// Writes a task's name, unless it is the one that is known.
+    /// Writes a task's name, unless it is the one that is known. Any event knows better.
     pub fn task_name(&mut self, pid: i32, name: &[u8]) {
-        self.tasks.store(pid, name);
+        self.tasks.store(pid, name, 0);
     }
 
-    /// Writes what an event mentions and the catalog does not have yet.
-    pub fn note_event(&mut self, payload: &[u8]) {
+    /// Writes what an event mentions and the catalog does not have yet. `time_stamp` tells which of
+    /// two names of a task is the newer one, because the CPUs' events come one CPU after the other.
+    #[inline]
+    pub fn note_event(&mut self, time_stamp: u64, payload: &[u8]) {
         let Some((&[id0, id1, _, _, pid0, pid1, pid2, pid3], _)) = payload.split_first_chunk()
         else {
             return;
         };
         let id = usize::from(u16::from_le_bytes([id0, id1]));
-        if let Some(Some(format)) = self.formats.get(id) {
-            if format.has_task_names() {
-                format
-                    .task_names(payload)
-                    .for_each(|(pid, name)| self.tasks.store(pid, name));
-            }
-            for address in format.symbol_addresses(payload) {
-                if address != 0 && self.seen_addresses.insert(address) {
-                    let symbols = self.symbols.get_or_insert_with(load_symbols);
-                    self.log.symbol(symbols, address);
-                }
-            }
+        match self.plans.get(id) {
+            Some(plan) if plan.tells_only_known(payload, &self.tasks) => {}
+            _ => self.note_fields(id, time_stamp, payload),
         }
         self.tasks
-            .occurs(i32::from_le_bytes([pid0, pid1, pid2, pid3]));
+            .occurs(i32::from_le_bytes([pid0, pid1, pid2, pid3]), time_stamp);
     }
+
+    /// As [`CatalogWriter::note_event`], by the event's format.
+    #[inline(never)]
+    fn note_fields(&mut self, id: usize, time_stamp: u64, payload: &[u8]) {
+        let Some(Some(format)) = self.formats.get(id) else {
+            return;
+        };
+        format
+            .task_names(payload)
+            .for_each(|(pid, name)| self.tasks.store(pid, name, time_stamp));
+        for address in format.symbol_addresses(payload) {
+            if address != 0 && self.seen_addresses.insert(address) {
+                let symbols = self.symbols.get_or_insert_with(load_symbols);
+                self.log.symbol(symbols, address);
+            }
+        }
+    }
+}
+
+/// What to look at in most records of an event, so as to see that they tell nothing new.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plan {
+    names: [Option<TaskNamePlace>; 2],
+    /// Whether that is all that there is to look at.
+    is_all: bool,
+}
+
+impl Plan {
+    fn of(format: &EventFormat) -> Self {
+        let mut plan = Self::default();
+        let Some(places) = format.task_name_places() else {
+            return plan;
+        };
+        let has_symbols = !format.symbol_offsets().is_empty() || format.stack_offset().is_some();
+        plan.is_all = !has_symbols && places.len() <= plan.names.len();
+        for (slot, place) in plan.names.iter_mut().zip(places) {
+            *slot = Some(place);
+        }
+        plan
+    }
+
+    #[inline]
+    fn tells_only_known<M>(&self, payload: &[u8], tasks: &KnownTasks<M>) -> bool {
+        let mut names = self.names.iter().flatten();
+        self.is_all && names.all(|place| is_known(place, payload, tasks) == Some(true))
+    }
+}
+
+/// Whether a name is the one that is known; `None` if the record is too short.
+#[inline]
+fn is_known<M>(place: &TaskNamePlace, payload: &[u8], tasks: &KnownTasks<M>) -> Option<bool> {
+    let pid = i32::from_le_bytes(*payload.get(place.pid as usize..)?.first_chunk()?);
+    if pid == 0 {
+        return Some(true);
+    }
+    let at = payload.get(place.name as usize..)?;
+    if !place.is_data_loc {
+        return Some(tasks.is_recent(pid, at.first_chunk()?));
+    }
+    let [low, high, len_low, len_high] = *at.first_chunk()?;
+    let (start, len) = (
+        usize::from(u16::from_le_bytes([low, high])),
+        usize::from(u16::from_le_bytes([len_low, len_high])),
+    );
+    let name = payload.get(start..start + len)?;
+    let mut comm = [0; TASK_NAME_MAX];
+    comm.get_mut(..len)?.copy_from_slice(name);
+    Some(tasks.is_recent(pid, &comm))
 }
 
 /// The kernel's symbols; none where their addresses are hidden from us.
@@ -154,12 +220,22 @@ impl<M: MemoryMut> Log<M> {
 struct KnownTasks<M> {
     memory: M,
     table: TaskNames,
-    known: HashMap<i32, Comm>,
+    /// Each with the time of the event that told it.
+    known: HashMap<i32, (Comm, u64)>,
     recent: Box<[(i32, Comm)]>,
 }
 
+impl<M> KnownTasks<M> {
+    /// Whether this is the name under which the task is known, padded with zeros.
+    #[inline]
+    fn is_recent(&self, pid: i32, comm: &Comm) -> bool {
+        let recent = &self.recent[pid as usize % RECENT_TASKS];
+        recent.0 == pid && recent.1 == *comm
+    }
+}
+
 impl<M: MemoryMut> KnownTasks<M> {
-    fn store(&mut self, pid: i32, name: &[u8]) {
+    fn store(&mut self, pid: i32, name: &[u8], time_stamp: u64) {
         let mut comm = [0; TASK_NAME_MAX];
         let len = name.len().min(TASK_NAME_MAX);
         comm[..len].copy_from_slice(&name[..len]);
@@ -167,27 +243,38 @@ impl<M: MemoryMut> KnownTasks<M> {
         if *recent == (pid, comm) {
             return;
         }
+        let known = self.known.get(&pid);
+        if known.is_some_and(|&(_, at)| at > time_stamp) {
+            return;
+        }
+        let is_new = known.is_none_or(|(known, _)| *known != comm);
         *recent = (pid, comm);
         if self.known.len() >= KNOWN_TASKS_MAX {
             self.known.clear();
         }
-        if self.known.insert(pid, comm) != Some(comm) {
+        self.known.insert(pid, (comm, time_stamp));
+        if is_new {
             self.table.store(&self.memory, pid, &comm[..len]);
         }
     }
 
     /// A task occurs: the system is asked for its name if no event has told it.
-    fn occurs(&mut self, pid: i32) {
-        let recent = &mut self.recent[pid as usize % RECENT_TASKS];
-        if pid <= 0 || recent.0 == pid {
-            return;
+    #[inline]
+    fn occurs(&mut self, pid: i32, time_stamp: u64) {
+        if pid > 0 && self.recent[pid as usize % RECENT_TASKS].0 != pid {
+            self.look_up(pid, time_stamp);
         }
-        if let Some(&comm) = self.known.get(&pid) {
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, pid: i32, time_stamp: u64) {
+        let recent = &mut self.recent[pid as usize % RECENT_TASKS];
+        if let Some(&(comm, _)) = self.known.get(&pid) {
             *recent = (pid, comm);
             return;
         }
         match std::fs::read(format!("/proc/{pid}/comm")) {
-            Ok(name) => self.store(pid, name.strip_suffix(b"\n").unwrap_or(&name)),
+            Ok(name) => self.store(pid, name.strip_suffix(b"\n").unwrap_or(&name), time_stamp),
             // Gone already: not asked again, but an event may still name it.
             Err(_) => *recent = (pid, [0; TASK_NAME_MAX]),
         }

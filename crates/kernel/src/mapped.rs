@@ -121,13 +121,37 @@ impl MappedRing {
     ) -> bool {
         let first = from / WORD_BYTES;
         let end = to.min(DATA_BYTES).div_ceil(WORD_BYTES);
-        for index in first..end {
-            let word = self.word(id, HEADER_BYTES / WORD_BYTES + index);
-            buf[index * WORD_BYTES..][..WORD_BYTES].copy_from_slice(&word.to_le_bytes());
+        let words = self.words(
+            id,
+            HEADER_BYTES / WORD_BYTES + first,
+            end.saturating_sub(first),
+        );
+        let (bytes, _) = buf[first * WORD_BYTES..].as_chunks_mut::<WORD_BYTES>();
+        for (word, bytes) in words.iter().zip(bytes) {
+            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
         }
         fence(Ordering::Acquire); // the check reads the header after the data
         self.header(id)
             .is_some_and(|now| now.time_stamp == time_stamp && now.size >= to)
+    }
+
+    /// Words of a sub-buffer, by the index of the first from the header on. Words outside of the
+    /// mapping are a programming error.
+    fn words(&self, id: SubbufId, index: usize, count: usize) -> &[AtomicU64] {
+        let first = (1 + id.0 as usize) * (PAGE_BYTES / WORD_BYTES) + index;
+        let all = self.pages * (PAGE_BYTES / WORD_BYTES);
+        assert!(
+            first <= all && count <= all - first,
+            "words outside of the mapping"
+        );
+        // SAFETY: `first` words from `base` is inside the mapping or its end (invariant 1, checked
+        // above).
+        let start = unsafe { self.base.add(first) };
+        // SAFETY: `count` words from there are mapped, aligned and live as long as `self`
+        // (invariants 1, 2, checked above). The kernel writes them concurrently with single
+        // stores; atomic loads are defined for that, also on memory that is mapped read-only
+        // (invariant 3), and nothing else is done with the slice.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), count) }
     }
 
     /// A word of a sub-buffer, by its index from the header on.

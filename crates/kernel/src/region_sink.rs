@@ -85,7 +85,7 @@ impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
         let catalog = &mut self.catalog;
         let appended = writer.append(bytes, |event| {
             if let Some(catalog) = catalog {
-                catalog.note_event(event.payload);
+                catalog.note_event(event.time_stamp, event.payload);
             }
         });
         if appended.is_err() {

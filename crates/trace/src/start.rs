@@ -181,7 +181,10 @@ impl Start<'_> {
     }
 
     fn request(&self, instance: &Instance) -> Result<Option<(AreaRequest, Layout)>, Error> {
-        let (label, size, align, default) = match &instance.kind {
+        let Some(label) = area_label(instance) else {
+            return Ok(None);
+        };
+        let (size, align, default) = match &instance.kind {
             InstanceKind::Persistent {
                 area: AreaRef::Label(label),
             } => {
@@ -189,28 +192,17 @@ impl Start<'_> {
                 else {
                     return Ok(None);
                 };
-                (label.clone(), reserved.size, reserved.align, Backing::File)
+                (reserved.size, reserved.align, Backing::File)
             }
             InstanceKind::Persistent {
                 area: AreaRef::Address { start, size },
-            } => (
-                format!("mem-{start:#x}"),
-                *size,
-                4096,
-                Backing::DevMem { address: *start },
-            ),
+            } => (*size, 4096, Backing::DevMem { address: *start }),
             InstanceKind::Ordinary => {
                 let per_cpu = self
                     .cmdline
                     .trace_buf_size
                     .unwrap_or(crate::cmdline::TRACE_BUF_SIZE_DEFAULT);
-                let size = ring_size_for(per_cpu, self.nr_cpus);
-                (
-                    format!("{}.ordinary", instance.name),
-                    size,
-                    4096,
-                    Backing::File,
-                )
+                (ring_size_for(per_cpu, self.nr_cpus), 4096, Backing::File)
             }
             _ => return Ok(None),
         };
@@ -387,6 +379,21 @@ fn wipe(mapping: &Mapping, memory: RawMemory<'_>) {
         zero(meta, ring.subbuf_offset(cpu, 0) - meta);
     }
     zero(0, SUBBUF_SIZE);
+}
+
+/// The name of the area that an instance lives in, as `--area` takes it; `None` for a backup.
+#[must_use]
+pub fn area_label(instance: &Instance) -> Option<String> {
+    match &instance.kind {
+        InstanceKind::Persistent {
+            area: AreaRef::Label(label),
+        } => Some(label.clone()),
+        InstanceKind::Persistent {
+            area: AreaRef::Address { start, .. },
+        } => Some(format!("mem-{start:#x}")),
+        InstanceKind::Ordinary => Some(format!("{}.ordinary", instance.name)),
+        _ => None,
+    }
 }
 
 fn kind_word(kind: &InstanceKind) -> &'static str {

@@ -28,6 +28,8 @@ pub struct Rig {
     pub tracefs: Tracefs,
     pub folder: TempDir,
     starts: AtomicU32,
+    /// What has to stay until the host instances are gone.
+    pub keeps: Option<Box<dyn std::any::Any>>,
     _one_at_a_time: MutexGuard<'static, ()>,
 }
 
@@ -41,6 +43,7 @@ impl Rig {
                 tracefs,
                 folder: TempDir::new().unwrap(),
                 starts: AtomicU32::new(0),
+                keeps: None,
                 _one_at_a_time: guard,
             }),
             Err(error) => {

@@ -6,6 +6,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "tests")]
 
 mod harness;
+mod loss;
 mod places;
 mod steps;
 mod variants;

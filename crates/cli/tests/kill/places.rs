@@ -199,12 +199,13 @@ impl Drop for SmallDisk {
 /// An area takes 1 MiB and about 5 MiB for its catalog, a tail about 2 MiB and as much.
 #[test]
 fn full_disk_costs_the_older_generations_and_never_the_newest() {
-    let Some(rig) = Rig::new("full_disk") else {
+    let Some(mut rig) = Rig::new("full_disk") else {
         return;
     };
-    let Some(_disk) = SmallDisk::mount(rig.state_path(), "34M") else {
+    let Some(disk) = SmallDisk::mount(rig.state_path(), "34M") else {
         return;
     };
+    rig.keeps = Some(Box::new(disk));
     let args = [SMALL, "--keep-bytes", "1G"];
     for _ in 0..6 {
         let mut recorder = rig.record(&args);

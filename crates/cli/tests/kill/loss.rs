@@ -1,0 +1,135 @@
+//! What is lost is counted and shown at its place, and who did it has a name.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use outlive_ring::Missed;
+use rustix::process::Signal;
+
+use crate::harness::{Load, Rig, SCHED, open};
+
+/// The sum of the numbers in `CPU:n [LOST k EVENTS]`.
+fn sum_of_lost(text: &str) -> u64 {
+    let lost = text
+        .lines()
+        .filter_map(|line| line.split_once(" [LOST ")?.1.strip_suffix(" EVENTS]"));
+    lost.map(|events| events.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn events_that_the_kernels_ring_lost_are_shown_where_they_were_lost() {
+    let Some(rig) = Rig::new("lost") else {
+        return;
+    };
+    let args = [SCHED, "--host-buffer", "64"];
+    let recorder = rig.record(&args);
+    for _ in 0..3 {
+        recorder.signal(Signal::STOP);
+        Load::for_ms(100);
+        recorder.signal(Signal::CONT);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    recorder.signal(Signal::STOP);
+    let frozen = rig.freeze(&rig.leftover("boot_mapped"));
+    recorder.signal(Signal::CONT);
+    recorder.stop();
+    let second = rig.record(&args);
+    let generation = rig.newest("boot_mapped");
+    frozen.assert_kept(&rig, "backup", &generation);
+    let view = open(&generation);
+    let lost: u64 = view.cpus.iter().map(|cpu| cpu.counters.lost).sum();
+    assert!(lost > 0);
+    let text = rig.print(&["show", "backup"]);
+    let mut holes = view.cpus.iter().flat_map(|cpu| &cpu.holes);
+    let is_exact = holes.all(|hole| hole.missed != Missed::Unknown)
+        && view.cpus.iter().all(|cpu| cpu.counters.overrun == 0);
+    if is_exact {
+        assert_eq!(sum_of_lost(&text), lost);
+    } else {
+        assert!(text.contains(" EVENTS]") && sum_of_lost(&text) <= lost);
+    }
+    second.stop();
+}
+
+/// The names are of the dead run: the task is gone when they are asked for.
+#[test]
+fn tasks_of_the_dead_run_have_their_names() {
+    let Some(rig) = Rig::new("names") else {
+        return;
+    };
+    let recorder = rig.record(&[SCHED]);
+    let program = rig.folder.path().join("a-short-life");
+    fs::copy("/bin/true", &program).unwrap();
+    let load = Load::start();
+    let mut pids = BTreeSet::new();
+    for _ in 0..20 {
+        let mut child = Command::new(&program).spawn().unwrap();
+        pids.insert(child.id());
+        child.wait().unwrap();
+    }
+    recorder.kill();
+    drop(load);
+    let mut second = rig.record(&[SCHED]);
+    second.wait_for_collected(&rig);
+    let text = rig.print(&["show", "backup"]);
+    for pid in pids {
+        let named = format!("a-short-life-{pid} ");
+        assert!(text.contains(&named), "{named}");
+    }
+    let lines = text.lines().filter(|line| !line.starts_with('#')).count();
+    let unnamed = text.lines().filter(|line| line.contains("<...>-")).count();
+    assert!(
+        unnamed * 100 <= lines,
+        "{unnamed} of {lines} without a name"
+    );
+}
+
+/// What each mistake of an option is answered with, before anything is made.
+#[test]
+fn mistakes_around_the_line_are_named_and_nothing_is_touched() {
+    let Some(rig) = Rig::new("mistakes") else {
+        return;
+    };
+    let line = "reserve_mem=1M:4096:trace trace_instance=boot_mapped@trace,sched";
+    let huge = rig.folder.path().join("huge");
+    fs::write(&huge, "a ".repeat(1 << 20)).unwrap();
+    let huge = huge.to_str().unwrap();
+    let no_event = line.replace("sched", "nosuch");
+    let cases: [(&[&str], i32, &str); 6] = [
+        (
+            &["--cmdline-file", "/nonexistent/line"],
+            1,
+            "cannot read /nonexistent/line",
+        ),
+        (&["--cmdline-file", "/"], 1, "cannot read /"),
+        (&["--cmdline-file", huge], 1, "is longer than"),
+        (&["--area", "trase=tmpfs", line], 2, "it has: trace"),
+        (&["--area", "trace=bogus", line], 2, "there is no \"bogus\""),
+        (&[&no_event], 2, "nothing to record"),
+    ];
+    for (args, code, words) in cases {
+        let output = rig.run(&[&["boot"], args].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {said}");
+        assert!(!rig.state_path().exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn area_too_small_for_the_machine_is_refused_with_the_bytes_needed() {
+    let Some(rig) = Rig::new("too_small") else {
+        return;
+    };
+    let line = "reserve_mem=8K:4096:trace trace_instance=boot_mapped@trace,sched";
+    let output = rig.run(&["boot", line]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("8192 bytes are too few") && said.contains("needed"),
+        "{said}"
+    );
+    assert!(rig.hosts().is_empty());
+}
