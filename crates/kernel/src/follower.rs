@@ -295,11 +295,11 @@ impl CpuFollower {
             return false;
         }
         let bytes = &self.buf[at.offset..size];
-        let events = Records::count(bytes).events;
         if !at.is_begun {
             sink.begin(self.cpu, at.time_stamp);
         }
-        sink.append(self.cpu, bytes);
+        let counted = sink.append_counted(self.cpu, bytes);
+        let events = counted.unwrap_or_else(|| Records::count(bytes).events);
         progress.bytes += bytes.len() as u64;
         progress.events += events;
         self.count.delivered += events;

@@ -78,12 +78,17 @@ impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
     }
 
     fn append(&mut self, cpu: CpuId, bytes: &[u8]) {
+        self.append_counted(cpu, bytes);
+    }
+
+    fn append_counted(&mut self, cpu: CpuId, bytes: &[u8]) -> Option<u64> {
         let Some(writer) = self.writers.get_mut(cpu.0 as usize) else {
             self.refused += 1;
-            return;
+            return None;
         };
-        let catalog = &mut self.catalog;
+        let (catalog, mut events) = (&mut self.catalog, 0);
         let appended = writer.append(bytes, |event| {
+            events += 1;
             if let Some(catalog) = catalog {
                 catalog.note_event(event.time_stamp, event.payload);
             }
@@ -92,7 +97,9 @@ impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
             // Said at its place, not left out silently.
             self.refused += 1;
             writer.lost(Missed::Unknown);
+            return None;
         }
+        Some(events)
     }
 
     fn end(&mut self, _cpu: CpuId) {}

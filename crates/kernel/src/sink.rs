@@ -17,6 +17,13 @@ pub trait SubbufSink {
     /// More data bytes of the open sub-buffer, whole records, unchanged.
     fn append(&mut self, cpu: CpuId, bytes: &[u8]);
 
+    /// As [`SubbufSink::append`], for a sink that walks over the records anyway: it returns how many
+    /// events they are, which then need not be counted again.
+    fn append_counted(&mut self, cpu: CpuId, bytes: &[u8]) -> Option<u64> {
+        self.append(cpu, bytes);
+        None
+    }
+
     /// The open sub-buffer is finished: no more bytes will come for it.
     fn end(&mut self, cpu: CpuId);
 

@@ -184,6 +184,7 @@ enum Record {
 
 /// Decodes the record at `offset`; the second value is the offset of the next one, which is
 /// larger and not beyond `data`.
+#[inline]
 fn decode(data: &[u8], offset: usize) -> Result<(Record, usize), BadRecord> {
     let rest = data.get(offset..).unwrap_or_default();
     let word = |at: usize| Some(u32::from_le_bytes(*rest.get(at..)?.first_chunk()?));
