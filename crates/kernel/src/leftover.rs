@@ -194,17 +194,17 @@ impl Leftover<'_> {
             .sum()
     }
 
-    /// The generation that the run left.
+    /// The generation that the run left, whatever its area's instance is called by now.
     fn generation(&self) -> Result<Option<Generation>, Error> {
         let name = self.instance.name();
         let run_id = hex(name.run());
-        let generations =
-            outlive_trace::generation::list_instance(self.collector.state, name.name())?;
-        Ok(generations.into_iter().rev().find(|generation| {
-            generation
-                .meta()
-                .is_some_and(|meta| meta.run_id.as_deref() == Some(&run_id))
-        }))
+        let is_of_run = |generation: &Generation| {
+            generation.meta().is_some_and(|meta| {
+                let recorded_as = meta.recorded_as.as_ref().unwrap_or(&meta.instance);
+                meta.run_id.as_deref() == Some(&run_id) && recorded_as == name.name()
+            })
+        };
+        Ok(list(self.collector.state)?.into_iter().rfind(is_of_run))
     }
 
     /// A ring that holds all that the host's ring can hold.
@@ -306,5 +306,53 @@ impl Leftover<'_> {
         )?;
         std::fs::remove_file(path).map_err(|e| Error::io("remove", path, e))?;
         Ok(generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance_name::StateId;
+
+    /// The line of the second start gave the area to an instance of another name: the events from
+    /// the host's ring went into a generation of their own, and the backup lacked the last ones.
+    #[test]
+    fn generation_is_found_after_its_area_got_another_instance() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("instances")).unwrap();
+        let tracefs = Tracefs::at(folder.path());
+        let instances = Instances::new(&tracefs, StateId(1));
+        let state = StateDir::open(&folder.path().join("state")).unwrap();
+        let lock = state.try_lock_exclusive().unwrap();
+        let collector = Collector {
+            tracefs: &tracefs,
+            instances: &instances,
+            state: &state,
+            lock: &lock,
+            run: RunId(9),
+            sequence: 2,
+            ordinary: &[],
+        };
+        for (instance, recorded_as) in [("new", "old"), ("other", "third")] {
+            let mut meta = Meta::new(instance, 2, "file");
+            meta.run_id = Some(hex(RunId(3)));
+            meta.recorded_as = Some(recorded_as.to_owned());
+            let id = state.path().join("id");
+            keep_by_copy(&state, &lock, CopySource::File(&id), &meta).unwrap();
+        }
+        let found = |name| {
+            let instance = instances.create(RunId(3), name).unwrap();
+            let leftover = Leftover {
+                collector: &collector,
+                instance: &instance,
+            };
+            leftover
+                .generation()
+                .unwrap()
+                .map(|kept| kept.instance().to_owned())
+        };
+        assert_eq!(found("old").as_deref(), Some("new"));
+        assert_eq!(found("third").as_deref(), Some("other"));
+        assert_eq!(found("fourth"), None);
     }
 }

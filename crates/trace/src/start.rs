@@ -250,6 +250,7 @@ impl Start<'_> {
         let verdict = Verdict::of_ended(run.as_ref(), &boot_id());
         let mut meta = Meta::new(&instance.name, sequence, &area.backing().to_string());
         meta.run_id = run.as_ref().map(|run| run.run_id.to_string());
+        meta.recorded_as = run.as_ref().map(|run| run.instance.clone());
         meta.boot_id = run.as_ref().map(|run| RunId(run.boot_id).to_string());
         if verdict == Verdict::Crash {
             // The host's ring may hold more of it.
@@ -438,16 +439,24 @@ fn look_at(mapping: &Mapping) -> (Holds, Option<RunRecord>) {
 }
 
 /// Whether no CPU ever began a sub-buffer: the first two are the reader page and the first one
-/// that is written.
+/// that is written. That these are blank is not enough, after a power loss any page may be: then
+/// all are looked at.
 fn is_untouched(region: &Recovery, mapping: &Mapping) -> bool {
     let ring = &region.geometry;
+    let is_blank = |cpu, subbuf| {
+        let offset = ring.subbuf_offset(cpu, subbuf);
+        mapping.load_u64(offset) == 0 && mapping.load_u64(offset + 8) == 0
+    };
+    let is_empty = |cpu| {
+        let recovered = region.recover_cpu(mapping, cpu);
+        recovered.pages.is_empty() && recovered.rejected.is_empty()
+    };
+    let mut cpus = 0..ring.nr_cpus();
     region.damage.is_empty()
-        && (0..ring.nr_cpus()).all(|cpu| {
-            (0..2).all(|subbuf| {
-                let offset = ring.subbuf_offset(cpu, subbuf);
-                mapping.load_u64(offset) == 0 && mapping.load_u64(offset + 8) == 0
-            })
-        })
+        && cpus
+            .clone()
+            .all(|cpu| (0..2).all(|subbuf| is_blank(cpu, subbuf)))
+        && cpus.all(is_empty)
 }
 
 /// Whether the first and the last pages are zero: a file that was allocated and never laid out.
@@ -481,4 +490,48 @@ pub fn close_run(run: &mut RunRecord, layout: &Layout, memory: &impl outlive_rin
     run.state = RunState::Closed;
     run.closed_realtime_ns = clock::realtime_ns();
     run.store(layout, memory);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Access;
+
+    /// A region of one CPU into which `subbufs` sub-buffers of one event each were written.
+    fn region(subbufs: u64) -> Mapping {
+        let ring = Geometry::new(256 << 10, 1).unwrap();
+        let layout = Layout::new(&ring, 4096, 16);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(layout.area_size()).unwrap();
+        let path = std::path::Path::new("region");
+        let mapping = Mapping::of_file(&file, path, layout.area_size(), Access::ReadWrite).unwrap();
+        let memory = mapping.memory_mut().unwrap();
+        let region = Region::format(memory, ring, Some(layout)).unwrap();
+        let mut writer = region.writer(0).unwrap();
+        for time_stamp in 1..=subbufs {
+            writer.begin(time_stamp).unwrap();
+            writer
+                .append(&[2, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8], |_| {})
+                .unwrap();
+        }
+        mapping
+    }
+
+    #[test]
+    fn region_that_was_laid_out_and_never_written_holds_nothing() {
+        assert_eq!(look_at(&region(0)).0, Holds::Nothing);
+        assert_eq!(look_at(&region(1)).0, Holds::Something);
+    }
+
+    /// A power loss, before the first sub-buffer's page was written back, left its blocks blank. The
+    /// start took the region for one that was never written, and cleared it.
+    #[test]
+    fn region_whose_first_sub_buffers_are_blank_is_kept() {
+        let mapping = region(5);
+        let ring = Geometry::new(256 << 10, 1).unwrap();
+        let memory = mapping.memory_mut().unwrap();
+        memory.zero(ring.subbuf_offset(0, 0), 2 * SUBBUF_SIZE);
+        assert_eq!(look_at(&mapping).0, Holds::Something);
+        assert_eq!(Recovery::new(&mapping).unwrap().cpu(0).pages.len(), 4);
+    }
 }

@@ -3,12 +3,15 @@
 //! It is written beside, synced and renamed, so a kill leaves no tail or all of it; writing it
 //! again replaces it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::generation::list;
 use crate::{Access, Error, Generation, Mapping, StateDir, StateLock, durable, failpoint};
 
 /// Suffix of a tail that is being written.
 const PART: &str = ".part";
+/// Name of what [`write_orphan`] writes.
+const ORPHAN: &str = "orphan";
 
 /// The steps of writing a tail, for [`failpoint`].
 pub const TAIL_STEPS: [&str; 3] = ["tail-allocated", "tail-written", "tail-named"];
@@ -41,10 +44,24 @@ pub fn write_orphan<E: From<Error>>(
     _lock: &StateLock,
     len_bytes: u64,
     write: impl FnOnce(&Mapping) -> Result<(), E>,
-) -> Result<std::path::PathBuf, E> {
-    let path = state.path().join("orphan");
+) -> Result<PathBuf, E> {
+    let path = state.path().join(ORPHAN);
     write_file(&path, len_bytes, write)?;
     Ok(path)
+}
+
+/// Removes what a killed collector left, and returns what that was. The host's instance is removed
+/// only when the generation has everything, so that it can be done again.
+pub(crate) fn tidy(state: &StateDir) -> Result<Vec<PathBuf>, Error> {
+    let orphan = state.path().join(ORPHAN);
+    let mut paths = vec![durable::with_suffix(&orphan, PART), orphan];
+    let tails = list(state)?.into_iter().map(|kept| kept.tail_path());
+    paths.extend(tails.map(|tail| durable::with_suffix(&tail, PART)));
+    paths.retain(|path| path.exists());
+    paths
+        .iter()
+        .try_for_each(|path| durable::remove_if_there(path))?;
+    Ok(paths)
 }
 
 fn write_file<E: From<Error>>(
@@ -71,4 +88,66 @@ fn write_file<E: From<Error>>(
     }
     failpoint::reached("tail-named");
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::{CopySource, keep_by_copy, tidy};
+    use crate::{Meta, testing};
+
+    const LEN: u64 = 64 << 10;
+
+    fn write(mapping: &Mapping) -> Result<(), Error> {
+        outlive_ring::MemoryMut::write(&mapping.memory_mut().unwrap(), 0, b"tail");
+        Ok(())
+    }
+
+    fn kept(state: &StateDir) -> Generation {
+        list(state).unwrap().remove(0)
+    }
+
+    /// What a child does that is to be killed.
+    #[test]
+    fn child_writes_an_orphan_and_a_tail() {
+        let Some(folder) = std::env::var_os(testing::KILLED_IN) else {
+            return;
+        };
+        let state = StateDir::open(Path::new(&folder)).unwrap();
+        let lock = state.try_lock_exclusive().unwrap();
+        match list(&state).unwrap().pop() {
+            None => drop(write_orphan(&state, &lock, LEN, write).unwrap()),
+            Some(kept) => kept.write_tail(&lock, LEN, write).unwrap(),
+        }
+    }
+
+    #[test]
+    fn killed_collector_leaves_no_file_that_nobody_removes() {
+        let child = "tail::tests::child_writes_an_orphan_and_a_tail";
+        for step in TAIL_STEPS {
+            let folder = tempfile::tempdir().unwrap();
+            let state = StateDir::open(folder.path()).unwrap();
+            let tidied = || {
+                let lock = state.try_lock_exclusive().unwrap();
+                tidy(&state, &lock).unwrap().removed.len()
+            };
+            testing::kill_child(child, folder.path(), step);
+            assert_eq!(tidied(), 1, "{step}");
+            let source = CopySource::File(&state.path().join("id"));
+            let meta = Meta::new("a", 1, "tmpfs");
+            let lock = state.try_lock_exclusive().unwrap();
+            keep_by_copy(&state, &lock, source, &meta).unwrap();
+            drop(lock);
+            testing::kill_child(child, folder.path(), step);
+            let is_whole = step == "tail-named";
+            assert_eq!(
+                (tidied(), kept(&state).tail_path().exists()),
+                (usize::from(!is_whole), is_whole)
+            );
+            assert_eq!(
+                std::fs::read_dir(kept(&state).path()).unwrap().count(),
+                2 + usize::from(is_whole)
+            );
+        }
+    }
 }

@@ -68,10 +68,11 @@ impl Read for MappingReader<'_> {
 /// Keeps memory as a generation by copying it. When this has returned, the copy is durable and
 /// the original may be cleared.
 ///
-/// If a generation of the instance is of the same run, or the newest holds the very same bytes, the
-/// start that copied them was killed before it had cleared the original: nothing is copied, and
-/// that generation returned. A copy is made only after its run has ended, so it has all of it; the
-/// original may have been cleared in part.
+/// If a generation of the instance has the same region of the same run, or the newest holds the very
+/// same bytes, the start that copied them was killed before it had cleared the original: nothing is
+/// copied, and that generation returned. A copy is made only after its run has ended, so it has all
+/// of it; the original may have been cleared in part. A generation of the run that has another of
+/// its regions, or only what the host's ring held, is no copy.
 ///
 /// # Errors
 ///
@@ -104,11 +105,14 @@ fn already_kept(
     meta: &Meta,
 ) -> Result<Option<Generation>, Error> {
     let mut generations = list_instance(state, &meta.instance)?;
-    let is_of_run = |kept: &Generation| {
-        let run_id = kept.meta().and_then(|meta| meta.run_id.as_deref());
-        run_id.is_some() && run_id == meta.run_id.as_deref() && kept.region_path().is_file()
+    let region_of = |meta: &Meta| Some((meta.run_id.clone()?, meta.recorded_as.clone()?));
+    let region = region_of(meta);
+    let is_copy = |kept: &Generation| {
+        region.is_some()
+            && kept.meta().and_then(region_of) == region
+            && kept.region_path().is_file()
     };
-    if let Some(i) = generations.iter().position(is_of_run) {
+    if let Some(i) = generations.iter().position(is_copy) {
         return Ok(Some(generations.swap_remove(i)));
     }
     match generations.pop() {

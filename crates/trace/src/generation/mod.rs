@@ -70,6 +70,11 @@ pub struct Meta {
     /// The run that wrote the region: hexadecimal digits. `None` of a region without run record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
+    /// The instance that the run recorded the region as, if its run record says so: another one
+    /// than `instance` if the area has changed its instance since. With `run_id` it tells a region
+    /// from all others. `None` also where the run left no region and all is from the host's ring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_as: Option<String>,
     /// When the generation was made: nanoseconds since 1970-01-01 00:00:00 UTC.
     pub created_ns: u64,
     /// Where the region lived, as in `--area`.
@@ -92,6 +97,7 @@ impl Meta {
             instance: instance.to_owned(),
             seq,
             run_id: None,
+            recorded_as: None,
             created_ns: clock::realtime_ns(),
             backing: backing.to_owned(),
             state: GenerationState::Complete,

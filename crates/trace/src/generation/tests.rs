@@ -225,6 +225,31 @@ fn same_bytes_are_not_copied_twice() {
     assert_eq!(list(&fixture.state).unwrap().len(), 2);
 }
 
+/// What a killed run had left in the host's ring was collected by a start whose command line did not
+/// have the instance. The next one that did took that for a copy of the region, and cleared it.
+#[test]
+fn another_region_of_the_same_run_is_no_copy() {
+    let fixture = Fixture::new(b'a');
+    let meta = |seq, recorded_as: Option<&str>| Meta {
+        run_id: Some("1234".to_owned()),
+        recorded_as: recorded_as.map(str::to_owned),
+        ..Meta::new("boot_mapped", seq, "tmpfs")
+    };
+    let copy = |meta: &Meta| {
+        let source = CopySource::File(&fixture.live);
+        keep_by_copy(&fixture.state, &fixture.lock(), source, meta).unwrap()
+    };
+    copy(&meta(1, None));
+    fixture.fill_live(b'b');
+    copy(&meta(2, Some("boot_mapped")));
+    fixture.fill_live(b'c');
+    copy(&meta(3, Some("other")));
+    assert_eq!([b'a', b'b', b'c'].map(|fill| fixture.kept(fill)), [1; 3]);
+    // Cleared in part after it was copied.
+    fixture.fill_live(b'd');
+    assert_eq!(copy(&meta(4, Some("other"))).seq(), 3);
+}
+
 #[test]
 fn collecting_generation_becomes_complete_and_keeps_unknown_fields() {
     let fixture = Fixture::new(1);

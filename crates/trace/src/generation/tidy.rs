@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::unnamed::Unnamed;
 use super::{REMOVING, UNNAMED, entries, parse_seq, remove_folder, seq_name};
-use crate::{Error, StateDir, StateLock, durable, name};
+use crate::{Error, StateDir, StateLock, durable, name, tail};
 
 /// What [`tidy`] found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub fn tidy(state: &StateDir, lock: &StateLock) -> Result<Tidied, Error> {
             tidy_instance(lock, &of_instance, &mut tidied)?;
         }
     }
+    tidied.removed.extend(tail::tidy(state)?);
     Ok(tidied)
 }
 
