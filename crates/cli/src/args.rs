@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use outlive_trace::Backing;
 use outlive_trace::cmdline::EventToken;
 
-use crate::units::parse_duration;
+use crate::units::{parse_duration, parse_interval};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -70,11 +70,11 @@ pub(crate) struct BootArgs {
     #[arg(long = "area", value_name = "NAME=BACKING", value_parser = parse_area)]
     pub(crate) areas: Vec<(String, Backing)>,
     /// Time between two looks at the host's ring
-    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_interval)]
     pub(crate) interval: Duration,
     /// Write areas on disk files back this often, for crashes of the whole machine
     /// [default: when the kernel does]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_interval)]
     pub(crate) flush: Option<Duration>,
     /// Size of the host's ring per CPU in KiB, from which events are taken even after our death
     /// [default: a quarter of the region, 1024 to 16384]

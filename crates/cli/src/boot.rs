@@ -259,7 +259,11 @@ struct Recording<'a> {
 impl Recording<'_> {
     fn run(&self, started: Started, stop: &AtomicBool) -> Result<()> {
         let Started {
-            lock, run, live, ..
+            before,
+            lock,
+            run,
+            live,
+            ..
         } = started;
         let policy = self.policy()?;
         let instances = Instances::new(
@@ -303,7 +307,7 @@ impl Recording<'_> {
                 lock: &lock,
                 run: RunId(u128::from_be_bytes(run.run_id.0)),
                 sequence: run.run_sequence,
-                ordinary: &self.ordinary(),
+                ordinary: &self.ordinary(&before),
             },
             policy,
             kept: live.iter().filter_map(|live| live.kept.clone()).collect(),
@@ -387,11 +391,18 @@ impl Recording<'_> {
         );
     }
 
-    fn ordinary(&self) -> Vec<&str> {
+    /// Instances whose events are gone with the program: those that were ordinary when they
+    /// recorded, and still are. Where that is in doubt, events are kept.
+    fn ordinary(&self, before: &outlive_trace::Instances) -> Vec<&str> {
+        let was_ordinary = |name: &str| {
+            let mut entries = before.instances.iter();
+            entries.any(|entry| entry.name == name && entry.kind == "ordinary")
+        };
         let instances = self.cmdline.instances.iter();
         instances
             .filter(|instance| matches!(instance.kind, InstanceKind::Ordinary))
             .map(|instance| instance.name.as_str())
+            .filter(|name| was_ordinary(name))
             .collect()
     }
 

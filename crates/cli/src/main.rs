@@ -21,6 +21,7 @@ mod summary;
 mod target;
 mod units;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -64,9 +65,9 @@ fn main() -> ExitCode {
         // A reader that closed the pipe (`| head`) has what it wanted.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(exit::DONE),
         Err(error) => {
-            eprintln!("outlive: {}", message(&error));
+            boot::say!("{}", message(&error));
             if let Some(line) = help(&error) {
-                eprintln!("  help: {line}");
+                let _ = writeln!(std::io::stderr(), "  help: {line}");
             }
             ExitCode::from(code(&error).max(least))
         }

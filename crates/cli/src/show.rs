@@ -33,8 +33,9 @@ pub(crate) struct Selection {
 impl Selection {
     /// The time, in the unit of the trace clock, from which on events are shown.
     fn since(&self, view: &View) -> u64 {
-        match (self.last, view.span()) {
-            (Some(last), Some((_, end))) => {
+        // The last part of the run: what the kernel's ring recorded after a death comes on top.
+        match (self.last, view.recorded_until()) {
+            (Some(last), Some(end)) => {
                 end.saturating_sub(u64::try_from(last.as_nanos()).unwrap_or(u64::MAX))
             }
             _ => 0,

@@ -71,7 +71,10 @@ pub(crate) fn ended_ns(view: &View) -> Option<u64> {
     if run.closed_realtime_ns > 0 {
         return Some(run.closed_realtime_ns);
     }
-    let last_event = view.span().and_then(|(_, last)| view.realtime_ns(last));
+    // What the kernel's ring went on to record after the death is no sign of the recorder's life.
+    let last_event = view
+        .recorded_until()
+        .and_then(|last| view.realtime_ns(last));
     let last = last_event.max(Some(view.heartbeat.realtime_ns));
     last.filter(|&time| time > 0)
 }

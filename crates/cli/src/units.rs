@@ -72,6 +72,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * scale).map_err(|error| error.to_string())
 }
 
+/// As [`parse_duration`], of a time between two looks: what is shorter keeps a processor busy, what is
+/// longer is no recording.
+pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    match interval >= Duration::from_millis(1) && interval <= Duration::from_secs(60) {
+        true => Ok(interval),
+        false => Err("expected 1ms to 60s".into()),
+    }
+}
+
 /// A point of time in the system's time zone, to the second.
 pub(crate) fn wall_clock(realtime_ns: u64) -> String {
     in_system_zone(realtime_ns, "%Y-%m-%d %H:%M:%S")

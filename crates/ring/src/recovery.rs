@@ -20,7 +20,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::extension::Layout;
-use crate::layout::{BUFFERS_OFFSET, MAGIC, SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE, TOTAL_SIZE};
+use crate::layout::{
+    BUFFERS_OFFSET, CpuMeta, MAGIC, SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE, TOTAL_SIZE,
+};
 use crate::padded::Padded;
 use crate::subbuf::{self, BadRecord, Missed};
 use crate::{Geometry, LayoutError, Memory, RegionFormat, Scratch};
@@ -45,6 +47,9 @@ pub enum MetaDamage {
     BuffersOffset(u64),
     /// The region's end is missing: only so many bytes are there.
     CutOff(u64),
+    /// An outlive wrote the region, and its extension is missing: cut off, or its anchor is damaged.
+    /// So nothing is sealed, and run record and catalog are gone.
+    NoExtension,
     /// The scratch area holds what no kernel writes.
     Scratch,
     /// A CPU's sub-buffer size is not 4096.
@@ -74,6 +79,9 @@ impl fmt::Display for MetaDamage {
                 write!(f, "mismatch of first buffer offset: {offset:#x}")
             }
             Self::CutOff(len) => write!(f, "cut off after {len:#x} bytes"),
+            Self::NoExtension => f.write_str(
+                "extension missing: cut off, or its anchor is damaged; nothing is sealed",
+            ),
             Self::Scratch => f.write_str("invalid scratch area"),
             Self::SubbufSize(size) => write!(f, "invalid subbuf_size: {size}"),
             Self::NrSubbufs(n) => write!(f, "invalid nr_subbufs: {n}"),
@@ -313,6 +321,9 @@ impl Recovery {
         if (memory.len() as u64) < geometry.size() {
             damage.push(MetaDamage::CutOff(memory.len() as u64));
         }
+        if extension.is_none() && is_of_outlive(&geometry, &padded) {
+            damage.push(MetaDamage::NoExtension);
+        }
         if scratch.is_none() {
             damage.push(MetaDamage::Scratch);
         }
@@ -361,6 +372,13 @@ impl Recovery {
             _ => u64::MAX,
         }
     }
+}
+
+/// Whether an outlive wrote the region: where a kernel has addresses it has offsets.
+fn is_of_outlive(geometry: &Geometry, memory: &impl Memory) -> bool {
+    (0..geometry.nr_cpus()).any(|cpu| {
+        CpuMeta::load(geometry, memory, cpu).first_buffer == geometry.stored_address(cpu, 0)
+    })
 }
 
 /// The geometry of a region without an anchor.

@@ -153,7 +153,22 @@ pub(crate) fn create_new(path: &Path) -> Result<File, Error> {
 }
 
 /// Gives `file` blocks for `len_bytes` and at least that length. What it holds stays as it is.
+///
+/// What cannot fit is not even tried: a file system that is full for a moment is trouble for others.
 pub(crate) fn allocate(file: &File, path: &Path, len_bytes: u64) -> Result<(), Error> {
+    let has_bytes = file
+        .metadata()
+        .map_or(0, |metadata| metadata.blocks() * 512);
+    let free_bytes = free_bytes(path)?;
+    // A file system without a limit says that it has no bytes at all.
+    let is_limited = total_bytes(path)? > 0;
+    if is_limited && len_bytes.saturating_sub(has_bytes) > free_bytes {
+        return Err(Error::NoSpace {
+            path: path.to_owned(),
+            needed_bytes: len_bytes,
+            free_bytes,
+        });
+    }
     let result = match fallocate(file, len_bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => extend_with_zeros(file, len_bytes),
         result => result.map_err(io::Error::from),

@@ -96,6 +96,8 @@ pub struct Started {
     pub run: RunRecord,
     /// The instances that record, in the order of their creation.
     pub live: Vec<Live>,
+    /// What the start before had configured; nothing if that is not known.
+    pub before: Instances,
 }
 
 impl Start<'_> {
@@ -135,10 +137,12 @@ impl Start<'_> {
             });
         }
         failpoint::reached("start-kept");
+        let before = self.state.read_instances().unwrap_or_default();
         self.state
             .write_instances(&lock, &self.configured(sequence, &live))?;
         failpoint::reached("start-configured");
         Ok(Started {
+            before,
             lock,
             run: self.run_record(sequence),
             live,

@@ -195,15 +195,26 @@ impl View {
         let last = self
             .cpus
             .iter()
-            .filter_map(|cpu| self.last_time(cpu))
+            .filter_map(|cpu| self.last_time(cpu.cpu, cpu.pages.last()?))
             .max()?;
         Some((first, last))
     }
 
-    fn last_time(&self, cpu: &ViewCpu) -> Option<u64> {
-        let placed = cpu.pages.last()?;
+    /// Time of the last event that the recorder itself wrote, which is about when it died: the
+    /// tail goes on behind it. Without any, that of the last event; `None` if there are none.
+    #[must_use]
+    pub fn recorded_until(&self) -> Option<u64> {
+        let recovered = self.parts[0].recovery.cpus.iter();
+        let last = recovered.filter_map(|cpu| {
+            let page = *cpu.pages.last()?;
+            self.last_time(cpu.cpu, &Placed { part: 0, page })
+        });
+        last.max().or_else(|| self.span().map(|(_, last)| last))
+    }
+
+    fn last_time(&self, cpu: u32, placed: &Placed) -> Option<u64> {
         let mut buffer = [0; SUBBUF_DATA];
-        let data = self.read_page(cpu.cpu, placed, &mut buffer);
+        let data = self.read_page(cpu, placed, &mut buffer);
         let mut events = Events::new(placed.page.time_stamp, data);
         events.by_ref().for_each(drop);
         Some(events.position().time_stamp)

@@ -1,6 +1,8 @@
 //! The same cycle with other lines, places and endings.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use outlive_ring::Missed;
@@ -184,30 +186,59 @@ fn area_in_huge_pages_is_kept() {
     let Some(rig) = Rig::new("hugetlbfs") else {
         return;
     };
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let mut mounts = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
-    let Some(mount) = mounts.find(|fields| fields[2] == "hugetlbfs") else {
-        println!("hugetlbfs: skipped: none is mounted");
-        return;
+    let huge = match HugePages::mount(rig.folder.path().join("huge")) {
+        Ok(huge) => huge,
+        Err(why) => return println!("skipped: {why}"),
     };
-    let area = format!(
-        "trace=hugetlbfs:{}/outlive-{}",
-        mount[1],
-        std::process::id()
-    );
-    let path = area.split_once(':').unwrap().1;
+    let area = format!("trace=hugetlbfs:{}/area", huge.folder.display());
     let args = [WITHOUT_BACKUP, "--area", &area];
-    let mut probe = rig.boot(&args);
-    std::thread::sleep(Duration::from_millis(300));
-    if let Some(status) = probe.child.try_wait().unwrap() {
-        println!("hugetlbfs: skipped: {status}: {}", probe.said());
-    } else {
-        probe.stop();
-        cycle(&rig, &args, &args).1.stop();
+    cycle(&rig, &args, &args).1.stop();
+}
+
+/// A hugetlbfs of the test's own with pages in it, which are given back at the end.
+struct HugePages {
+    folder: PathBuf,
+    nr_before: String,
+}
+
+impl HugePages {
+    const NR: &str = "/proc/sys/vm/nr_hugepages";
+    /// Enough for a small area of 2 MiB pages.
+    const WANTED: u64 = 32;
+
+    fn mount(folder: PathBuf) -> Result<Self, String> {
+        let nr_before =
+            fs::read_to_string(Self::NR).map_err(|error| format!("no huge pages: {error}"))?;
+        fs::create_dir(&folder).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "hugetlbfs", "-o", "mode=0700", "none"])
+            .arg(&folder)
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            return Err("cannot mount a hugetlbfs".into());
+        }
+        let this = Self { folder, nr_before };
+        let wanted = this.nr_before.trim().parse::<u64>().unwrap_or(0) + Self::WANTED;
+        fs::write(Self::NR, wanted.to_string())
+            .map_err(|error| format!("no huge pages: {error}"))?;
+        let now = fs::read_to_string(Self::NR)
+            .unwrap()
+            .trim()
+            .parse::<u64>()
+            .unwrap_or(0);
+        if now < wanted {
+            Err(format!("{now} of {wanted} huge pages"))
+        } else {
+            Ok(this)
+        }
     }
-    let _ = fs::remove_file(path);
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
+        let _ = fs::write(Self::NR, self.nr_before.trim());
+    }
 }
 
 #[test]
