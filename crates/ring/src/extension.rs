@@ -18,6 +18,8 @@ const ANCHOR_VERSION: u32 = 1;
 /// Bytes of the anchor that its checksum covers.
 const ANCHOR_CHECKED: usize = 124;
 const PAGE: usize = 4096;
+/// Pages behind a ring in which its anchor is looked for: extensions are smaller than this.
+const SEARCHED_PAGES: usize = 1 << 16;
 
 /// Bytes of a run record slot.
 pub(crate) const RUN_SLOT: usize = PAGE;
@@ -214,12 +216,30 @@ impl Layout {
         memory.write(self.area_size as usize - PAGE, &anchor);
     }
 
-    /// Reads the anchor in the last page of `memory`, if a valid one is there.
+    /// Reads the anchor in the last page of `memory`, if a valid one is there; else looks for one
+    /// where the area may have ended when it was laid out: a range of memory can have grown.
     ///
     /// Every offset is computed again from the geometry and compared: a forged anchor cannot
     /// point anywhere else.
     pub fn load(memory: &impl Memory) -> Option<Self> {
         let last_page = memory.len().checked_sub(PAGE)?;
+        Self::load_at(memory, last_page).or_else(|| Self::search(memory, last_page))
+    }
+
+    fn search(memory: &impl Memory, last_page: usize) -> Option<Self> {
+        if memory.load_u32(0) != crate::layout::MAGIC {
+            return None;
+        }
+        let ring_end = usize::try_from(memory.load_u64(crate::layout::TOTAL_SIZE)).ok()?;
+        (ring_end.checked_next_multiple_of(PAGE)?..last_page)
+            .step_by(PAGE)
+            .take(SEARCHED_PAGES)
+            .filter(|&page| memory.load_u64(page) == ANCHOR_MAGIC)
+            .find_map(|page| Self::load_at(memory, page))
+    }
+
+    /// Reads the anchor in one page, which has to be the last one of the area.
+    fn load_at(memory: &impl Memory, last_page: usize) -> Option<Self> {
         if !last_page.is_multiple_of(PAGE) {
             return None;
         }
@@ -249,7 +269,7 @@ impl Layout {
             .iter()
             .enumerate()
             .all(|(i, &s)| s == u64_at(32 + 8 * i));
-        (same && layout.area_size == memory.len() as u64).then_some(layout)
+        (same && layout.area_size == (last_page + PAGE) as u64).then_some(layout)
     }
 }
 
@@ -554,6 +574,17 @@ mod tests {
                 "bit {bit}"
             );
         }
+    }
+
+    #[test]
+    fn an_anchor_is_found_in_a_range_that_has_grown() {
+        let layout = layout();
+        let memory = HeapMemory::new(layout.area_size() as usize + 7 * PAGE);
+        crate::Region::format(&memory, *layout.ring(), Some(layout)).unwrap();
+        assert_eq!(Layout::load(&memory), Some(layout));
+        // Not without the ring before it.
+        memory.store_u32(0, 0);
+        assert_eq!(Layout::load(&memory), None);
     }
 
     #[test]
