@@ -3,6 +3,7 @@
 
 use outlive_event::{Catalog, CatalogRecord};
 use outlive_ring::{MemoryMut, Region, RunRecord};
+use outlive_trace::cmdline::TraceClock;
 
 use crate::catalog_writer::CatalogWriter;
 use crate::error::Error;
@@ -15,10 +16,6 @@ use crate::tracefs::{EventName, Tracefs};
 
 /// The systems whose events need not be enabled to occur: `trace_marker` and the like.
 const ALWAYS: &str = "ftrace";
-/// The kernel's trace clocks by their number in a region's scratch area.
-const CLOCKS: [&str; 10] = [
-    "local", "global", "counter", "uptime", "perf", "mono", "mono_raw", "boot", "tai", "x86-tsc",
-];
 
 /// What is to be recorded.
 #[derive(Clone, Debug)]
@@ -92,11 +89,8 @@ impl Capture {
         for task in scan_tasks()? {
             catalog.task_name(task.tid, task.comm.as_bytes());
         }
-        let clock_id = CLOCKS
-            .iter()
-            .position(|&clock| clock == run.clock)
-            .unwrap_or(0);
-        region.store_scratch(clock_id as u32, text_addr);
+        let clock_id = TraceClock::from_name(&run.clock).map_or(0, TraceClock::id);
+        region.store_scratch(clock_id, text_addr);
         run.sequence += 1;
         run.store(layout, region.memory());
         Ok(RegionSink::new(region, Some(catalog)))

@@ -26,6 +26,7 @@ pub use self::events::{MergedEvents, ViewEvent};
 pub use self::live::LiveFile;
 pub use self::part::Part;
 use crate::Error;
+use crate::cmdline::TraceClock;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -157,16 +158,13 @@ impl View {
     /// Name of the trace clock.
     #[must_use]
     pub fn clock(&self) -> &str {
-        const KERNEL_CLOCKS: [&str; 10] = [
-            "local", "global", "counter", "uptime", "perf", "mono", "mono_raw", "boot", "tai",
-            "x86-tsc",
-        ];
         match &self.run {
             Some(run) if !run.clock.is_empty() => &run.clock,
             _ => {
                 let scratch = self.parts[0].recovery.scratch.as_ref();
                 let id = scratch.map_or(0, |scratch| scratch.clock_id);
-                KERNEL_CLOCKS.get(id as usize).copied().unwrap_or("local")
+                let clock = TraceClock::ALL.into_iter().find(|clock| clock.id() == id);
+                clock.unwrap_or(TraceClock::Local).name()
             }
         }
     }
