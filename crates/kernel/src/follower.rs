@@ -259,6 +259,9 @@ impl CpuFollower {
             .ring
             .header(next)
             .filter(|header| self.is_of_this_lap(next, header, at));
+        if next_header.is_some() {
+            self.ring.prefetch(next);
+        }
         let Some(size) = self.size_at(at) else {
             return Step::Lapped;
         };

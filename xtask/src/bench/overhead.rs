@@ -19,9 +19,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Temporary, outlive, temporary};
 use crate::run::{has_program, output};
 
-const ROUNDS: usize = 15;
-/// Messages through the pipe in each measurement: about half a second.
-const LOOPS: &str = "100000";
+const ROUNDS: usize = 9;
+/// Messages through the pipe in each measurement: some three seconds, so that an area written for
+/// the first time does not decide.
+const LOOPS: &str = "300000";
 const LINE: &str = "reserve_mem=24M:4096:trace trace_instance=boot_mapped@trace,sched";
 /// Of the kernel's ring, in both.
 const KIB_PER_CPU: &str = "3072";
