@@ -57,18 +57,11 @@ Example:
 The command line is the kernel's: see docs/command-line.md. Without one it is read from
 /etc/outlive/cmdline. What the start does is said on standard error, step by step.")]
 pub(crate) struct BootArgs {
-    /// The boot command line
-    pub(crate) cmdline: Option<String>,
-    /// Read the command line from a file, which may have comments (#) and line breaks
-    #[arg(long, value_name = "FILE", conflicts_with = "cmdline")]
-    pub(crate) cmdline_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) line: LineArgs,
     /// Refuse to start if anything in the command line is wrong
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Where an area lives: file, file:/PATH, tmpfs, tmpfs:/PATH, hugetlbfs:/PATH, dax:/PATH,
-    /// devdax:/dev/daxR.N or mem:0xADDRESS
-    #[arg(long = "area", value_name = "NAME=BACKING", value_parser = parse_area)]
-    pub(crate) areas: Vec<(String, Backing)>,
     /// Time between two looks at the host's ring
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_interval)]
     pub(crate) interval: Duration,
@@ -198,6 +191,20 @@ Example:
 Takes some seconds, needs what recording the kernel's events needs (root), works in a temporary
 folder, and leaves nothing behind.")]
 pub(crate) struct DemoArgs {}
+
+/// The boot command line, and where its areas live.
+#[derive(Debug, Parser)]
+pub(crate) struct LineArgs {
+    /// The boot command line
+    pub(crate) cmdline: Option<String>,
+    /// Read the command line from a file, which may have comments (#) and line breaks
+    #[arg(long, value_name = "FILE", conflicts_with = "cmdline")]
+    pub(crate) cmdline_file: Option<PathBuf>,
+    /// Where an area lives: file, file:/PATH, tmpfs, tmpfs:/PATH, hugetlbfs:/PATH, dax:/PATH,
+    /// devdax:/dev/daxR.N or mem:0xADDRESS
+    #[arg(long = "area", value_name = "NAME=BACKING", value_parser = parse_area)]
+    pub(crate) areas: Vec<(String, Backing)>,
+}
 
 /// What a command looks at.
 #[derive(Debug, Parser)]

@@ -1,12 +1,11 @@
 //! `outlive boot`: keeps what the previous run left, then records until it is told to stop.
 
-use std::io::{IsTerminal, Read};
-use std::path::Path;
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use outlive_kernel::{
     Access, Capture, Collector, EventName, Instance, Instances, Pace, Recorder, RegionSink, RunId,
     StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
@@ -20,12 +19,9 @@ use outlive_trace::{Live, Mapping, Start, Started, StateDir, Step, failpoint, ge
 
 use crate::args::{Args, BootArgs};
 use crate::background::{self, Background, Stop, StopGuard};
+use crate::line::Line;
 use crate::{diagnostic, exit, units};
 
-/// Where the command line is looked for when none is given.
-const CMDLINE_FILE: &str = "/etc/outlive/cmdline";
-/// A command line file that is longer is none.
-const CMDLINE_MAX: u64 = 1 << 20;
 /// Time between two signs of life.
 const HEARTBEAT_NS: u64 = 1_000_000_000;
 /// Time between two clock pairs.
@@ -44,24 +40,13 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// A command line and where it is from.
-struct Source {
-    origin: String,
-    text: String,
-    is_file: bool,
-}
-
 pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let source = source(boot)?;
-    let parsed = if source.is_file {
-        CommandLine::parse_file(&source.text)
-    } else {
-        CommandLine::parse(&source.text)
-    };
+    let line = Line::read(&boot.line)?;
+    let parsed = line.parse();
     let mut diagnostics = parsed.diagnostics.clone();
     let tracefs = Tracefs::find();
     let events = match &tracefs {
@@ -73,7 +58,7 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         true => diagnostic::render_coloured,
         false => diagnostic::render,
     };
-    let rendered = render(&source.origin, &source.text, &diagnostics);
+    let rendered = render(&line.origin, &line.text, &diagnostics);
     let _ = std::io::Write::write_all(&mut std::io::stderr(), rendered.as_bytes());
     if boot.strict && diagnostics.iter().any(Diagnostic::is_refused_by_strict) {
         say!("refused to start (--strict): nothing was touched");
@@ -100,8 +85,8 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
     let start = Start {
         state: &state,
         cmdline: &parsed,
-        text: &source.text,
-        backings: &boot.areas,
+        text: &line.text,
+        backings: &boot.line.areas,
         nr_cpus: nr_cpu_ids()?,
         program: ("outlive", env!("CARGO_PKG_VERSION")),
     };
@@ -121,7 +106,7 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
 /// An area of the options that no instance of the command line has.
 fn unknown_area<'a>(boot: &'a BootArgs, cmdline: &CommandLine) -> Option<&'a str> {
     let names = area_names(cmdline);
-    let mut given = boot.areas.iter().map(|(name, _)| name.as_str());
+    let mut given = boot.line.areas.iter().map(|(name, _)| name.as_str());
     given.find(|name| names.iter().all(|known| known != name))
 }
 
@@ -131,39 +116,6 @@ fn area_names(cmdline: &CommandLine) -> Vec<String> {
     instances
         .filter_map(outlive_trace::start::area_label)
         .collect()
-}
-
-fn source(boot: &BootArgs) -> Result<Source> {
-    if let Some(text) = &boot.cmdline {
-        return Ok(Source {
-            origin: "command line".into(),
-            text: text.clone(),
-            is_file: false,
-        });
-    }
-    let path = boot
-        .cmdline_file
-        .as_deref()
-        .unwrap_or(Path::new(CMDLINE_FILE));
-    let file = std::fs::File::open(path).with_context(|| match boot.cmdline_file {
-        Some(_) => format!("cannot read {}", path.display()),
-        None => format!("no command line given, and cannot read {}", path.display()),
-    })?;
-    let mut text = String::new();
-    file.take(CMDLINE_MAX + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    if text.len() as u64 > CMDLINE_MAX {
-        bail!(
-            "{} is longer than {CMDLINE_MAX} bytes: no command line",
-            path.display()
-        );
-    }
-    Ok(Source {
-        origin: path.display().to_string(),
-        text,
-        is_file: true,
-    })
 }
 
 /// The events of each instance, by its name.

@@ -14,6 +14,7 @@ mod diagnostic;
 mod event_json;
 mod follow;
 mod info;
+mod line;
 mod ls;
 mod rm;
 mod show;

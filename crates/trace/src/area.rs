@@ -25,6 +25,9 @@ use crate::{Access, Backing, Error, Mapping, StateDir, StateLock, durable, failp
 /// `f_type` of a tmpfs (statfs(2)).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
+/// The tmpfs that every Linux has (shm_overview(7)).
+const SHM: &str = "/dev/shm";
+
 /// Alignments below a cache line are raised to it (`mm/memblock.c`, Linux 7.3).
 const ALIGN_MIN: u64 = 64;
 /// What the start and the size of an instance have to be a multiple of, in bytes.
@@ -79,7 +82,27 @@ impl AreaRequest {
         &self.backing
     }
 
-    fn total_bytes(&self) -> Result<u64, Error> {
+    /// Where the area's file is or will be, with the state folder at `state`. `None` for memory that
+    /// is no file; for a tmpfs of our own the folder that has ours.
+    #[must_use]
+    pub fn file_in(&self, state: &Path) -> Option<PathBuf> {
+        match &self.backing {
+            Backing::DevMem { .. } | Backing::DevDax(_) => None,
+            Backing::Tmpfs(None) => Some(PathBuf::from(SHM)),
+            backing => Some(match backing.path() {
+                None => state.join("areas").join(&self.name),
+                Some(folder) if folder.is_dir() => folder.join(&self.name),
+                Some(path) => path.to_owned(),
+            }),
+        }
+    }
+
+    /// Ring and extension, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadSize`] if no file can have so many, or there are none.
+    pub fn total_bytes(&self) -> Result<u64, Error> {
         let bad = |size_bytes, why| Error::BadSize {
             name: self.name.clone(),
             size_bytes,
@@ -493,7 +516,7 @@ fn fill_holes(file: &File, path: &Path, wanted_bytes: u64) -> Result<bool, Error
 fn file_path(request: &AreaRequest, state: &StateDir) -> Result<PathBuf, Error> {
     match &request.backing {
         Backing::Tmpfs(None) => {
-            let folder = PathBuf::from(format!("/dev/shm/outlive-{}", state.id()));
+            let folder = PathBuf::from(format!("{SHM}/outlive-{}", state.id()));
             durable::private_dir(&folder)?;
             Ok(folder.join(&request.name))
         }
@@ -628,7 +651,7 @@ mod tests {
     fn tmpfs_without_a_path_is_a_private_folder_of_the_state() {
         let (_folder, state, lock) = state();
         let area = Area::reserve(&request("tmpfs"), &state, &lock);
-        let folder = PathBuf::from(format!("/dev/shm/outlive-{}", state.id()));
+        let folder = PathBuf::from(format!("{SHM}/outlive-{}", state.id()));
         match area {
             Err(Error::Io { source, .. }) => eprintln!("skipped: no /dev/shm: {source}"),
             area => {

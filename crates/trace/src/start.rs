@@ -156,10 +156,8 @@ impl Start<'_> {
         instance: &Instance,
         lock: &StateLock,
     ) -> Result<Option<(Area, Layout)>, Error> {
-        if !self.records(instance) {
-            return Ok(None);
-        }
-        let Some((request, layout)) = self.request(instance)? else {
+        let Some((request, layout)) = request(self.cmdline, self.backings, self.nr_cpus, instance)?
+        else {
             return Ok(None);
         };
         let area = retention::with_room(self.state, lock, || {
@@ -172,65 +170,6 @@ impl Start<'_> {
             false => layout,
         };
         Ok(Some((area, layout)))
-    }
-
-    /// Whether an instance is to be written: as in the kernel, one without events keeps what it
-    /// has, unless a backup takes it.
-    fn records(&self, instance: &Instance) -> bool {
-        let is_source = self.cmdline.instances.iter().any(|other| {
-            matches!(&other.kind, InstanceKind::Backup { source } if *source == instance.name)
-        });
-        !matches!(instance.kind, InstanceKind::Backup { .. })
-            && (!instance.events.is_empty() || is_source)
-    }
-
-    fn request(&self, instance: &Instance) -> Result<Option<(AreaRequest, Layout)>, Error> {
-        let Some(label) = area_label(instance) else {
-            return Ok(None);
-        };
-        let (size, align, default) = match &instance.kind {
-            InstanceKind::Persistent {
-                area: AreaRef::Label(label),
-            } => {
-                let Some(reserved) = self.cmdline.reserve_mem.iter().find(|r| r.label == *label)
-                else {
-                    return Ok(None);
-                };
-                (reserved.size, reserved.align, Backing::File)
-            }
-            InstanceKind::Persistent {
-                area: AreaRef::Address { start, size },
-            } => (*size, 4096, Backing::DevMem { address: *start }),
-            InstanceKind::Ordinary => {
-                let per_cpu = self
-                    .cmdline
-                    .trace_buf_size
-                    .unwrap_or(crate::cmdline::TRACE_BUF_SIZE_DEFAULT);
-                (ring_size_for(per_cpu, self.nr_cpus), 4096, Backing::File)
-            }
-            _ => return Ok(None),
-        };
-        let given = self.backings.iter().find(|(name, _)| *name == label);
-        let backing = given.map_or(default, |(_, backing)| backing.clone());
-        let of_layout = |source| Error::Layout {
-            name: label.clone(),
-            source,
-        };
-        if is_fixed(&backing) {
-            let log = LOG_BYTES.min((size / LOG_SHARE) as usize);
-            let names = TASK_NAMES.min(log / 64);
-            let layout = Layout::carve(size, self.nr_cpus, log, names).map_err(of_layout)?;
-            return Ok(Some((
-                AreaRequest::new(&label, backing, size).with_align(align),
-                layout,
-            )));
-        }
-        let ring = Geometry::new(size, self.nr_cpus).map_err(of_layout)?;
-        let layout = Layout::new(&ring, LOG_BYTES, TASK_NAMES);
-        let request = AreaRequest::new(&label, backing, size)
-            .with_extension(layout.area_size() - size)
-            .with_align(align);
-        Ok(Some((request, layout)))
     }
 
     /// Keeps what the area holds, if that is anything.
@@ -360,6 +299,91 @@ impl Live {
     pub fn path(&self) -> Option<PathBuf> {
         self.area.path().map(ToOwned::to_owned)
     }
+}
+
+/// The areas that a start with this command line reserves: of each instance that is to record, in
+/// the order of their creation. `nr_cpus` is the number of possible CPUs.
+///
+/// # Errors
+///
+/// [`Error::Layout`] if an area cannot hold a ring for so many CPUs.
+pub fn area_requests(
+    cmdline: &CommandLine,
+    backings: &[(String, Backing)],
+    nr_cpus: u32,
+) -> Result<Vec<AreaRequest>, Error> {
+    let mut requests = Vec::new();
+    for instance in cmdline.creation_order() {
+        requests.extend(request(cmdline, backings, nr_cpus, instance)?.map(|(area, _)| area));
+    }
+    Ok(requests)
+}
+
+/// Whether an instance is to be written: as in the kernel, one without events keeps what it
+/// has, unless a backup takes it.
+fn records(cmdline: &CommandLine, instance: &Instance) -> bool {
+    let is_source = cmdline.instances.iter().any(
+        |other| matches!(&other.kind, InstanceKind::Backup { source } if *source == instance.name),
+    );
+    !matches!(instance.kind, InstanceKind::Backup { .. })
+        && (!instance.events.is_empty() || is_source)
+}
+
+/// The area of an instance, and how it is laid out. `None` for a backup, and for an instance that
+/// only keeps what it has.
+fn request(
+    cmdline: &CommandLine,
+    backings: &[(String, Backing)],
+    nr_cpus: u32,
+    instance: &Instance,
+) -> Result<Option<(AreaRequest, Layout)>, Error> {
+    if !records(cmdline, instance) {
+        return Ok(None);
+    }
+    let Some(label) = area_label(instance) else {
+        return Ok(None);
+    };
+    let (size, align, default) = match &instance.kind {
+        InstanceKind::Persistent {
+            area: AreaRef::Label(label),
+        } => {
+            let Some(reserved) = cmdline.reserve_mem.iter().find(|r| r.label == *label) else {
+                return Ok(None);
+            };
+            (reserved.size, reserved.align, Backing::File)
+        }
+        InstanceKind::Persistent {
+            area: AreaRef::Address { start, size },
+        } => (*size, 4096, Backing::DevMem { address: *start }),
+        InstanceKind::Ordinary => {
+            let per_cpu = cmdline
+                .trace_buf_size
+                .unwrap_or(crate::cmdline::TRACE_BUF_SIZE_DEFAULT);
+            (ring_size_for(per_cpu, nr_cpus), 4096, Backing::File)
+        }
+        _ => return Ok(None),
+    };
+    let given = backings.iter().find(|(name, _)| *name == label);
+    let backing = given.map_or(default, |(_, backing)| backing.clone());
+    let of_layout = |source| Error::Layout {
+        name: label.clone(),
+        source,
+    };
+    if is_fixed(&backing) {
+        let log = LOG_BYTES.min((size / LOG_SHARE) as usize);
+        let names = TASK_NAMES.min(log / 64);
+        let layout = Layout::carve(size, nr_cpus, log, names).map_err(of_layout)?;
+        return Ok(Some((
+            AreaRequest::new(&label, backing, size).with_align(align),
+            layout,
+        )));
+    }
+    let ring = Geometry::new(size, nr_cpus).map_err(of_layout)?;
+    let layout = Layout::new(&ring, LOG_BYTES, TASK_NAMES);
+    let request = AreaRequest::new(&label, backing, size)
+        .with_extension(layout.area_size() - size)
+        .with_align(align);
+    Ok(Some((request, layout)))
 }
 
 /// Makes a region that has been kept unreadable, except for its run record: a kill in the midst of
