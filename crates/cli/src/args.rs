@@ -71,10 +71,10 @@ pub(crate) struct BootArgs {
     pub(crate) flush: Option<Duration>,
     /// Size of the host's ring per CPU in KiB, from which events are taken even after our death
     /// [default: a quarter of the region, 1024 to 16384]
-    #[arg(long, value_name = "KIB")]
+    #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u64).range(HOST_BUFFER_KIB))]
     pub(crate) host_buffer: Option<u64>,
     /// Generations to keep of each instance
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keep: u32,
     /// Bytes of generations to keep (K, M, G); the newest is always kept
     /// [default: a tenth of the file system]
@@ -235,6 +235,9 @@ fn parse_area(text: &str) -> Result<(String, Backing), String> {
 fn parse_event(text: &str) -> Result<EventToken, String> {
     EventToken::new(text).map_err(|diagnostic| diagnostic.message)
 }
+
+/// What the host's ring per CPU may have: two sub-buffers, up to 64 GiB.
+const HOST_BUFFER_KIB: std::ops::RangeInclusive<u64> = 8..=64 << 20;
 
 fn parse_size(text: &str) -> Result<u64, String> {
     let parsed = outlive_trace::cmdline::memparse(text);

@@ -223,6 +223,8 @@ fn mistakes_are_told_with_what_there_is() {
         "show backup --follow",
         "show boot_mapped --follow",
         "show backup --last 5",
+        "boot --host-buffer 0",
+        "boot --keep 0",
         "check boot_mapped/9",
         "rm boot_mapped",
         "rm nonsense --all",

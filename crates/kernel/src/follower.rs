@@ -104,6 +104,80 @@ struct Head {
     overrun: u64,
 }
 
+/// A follower without its ring, which another process has mapped or consumes from.
+#[derive(Debug)]
+pub struct Unmapped {
+    cpu: CpuId,
+    raw: File,
+    stats: StatsFile,
+    position: Option<Position>,
+    count: EventCount,
+    /// Whether the number of lost events can no longer be known.
+    is_disturbed: bool,
+}
+
+impl Unmapped {
+    /// The CPU.
+    #[must_use]
+    pub fn cpu(&self) -> CpuId {
+        self.cpu
+    }
+
+    /// What was delivered and lost so far.
+    #[must_use]
+    pub fn count(&self) -> EventCount {
+        self.count
+    }
+
+    /// Maps the ring again, and goes on where the follower was if the sub-buffer is still there.
+    ///
+    /// # Errors
+    /// As [`CpuFollower::new`], with what there is for another try.
+    pub fn map(self) -> Result<CpuFollower, Box<(Self, Error)>> {
+        let (ring, read_before) = match self.map_in_order() {
+            Ok(opened) => opened,
+            Err(error) => return Err(Box::new((self, error))),
+        };
+        let marks = vec![Mark::default(); ring.nr_subbufs() as usize].into();
+        let mut follower = CpuFollower {
+            cpu: self.cpu,
+            raw: self.raw,
+            stats: self.stats,
+            ring,
+            position: None,
+            marks,
+            generation: 1,
+            count: self.count,
+            unsettled_until: None,
+            is_disturbed: self.is_disturbed || read_before != 0,
+            last_overrun: 0,
+            last_read_events: read_before,
+            buf: Box::new([0; DATA_BYTES]),
+        };
+        if let Some(at) = self.position {
+            let found = follower.find(|time_stamp| time_stamp == at.time_stamp);
+            let id = found.unwrap_or(SubbufId(u32::MAX));
+            follower.position = Some(Position { id, ..at });
+        }
+        Ok(follower)
+    }
+
+    /// The ring with its sub-buffers in order, and how many events were consumed from it before.
+    fn map_in_order(&self) -> Result<(MappedRing, u64), Error> {
+        let before = self.stats.read()?;
+        let ring = map_in_order(self.cpu, &self.raw)?;
+        let after = self.stats.read()?;
+        let (written, read) = ring.first_mapped_at();
+        let is_first = (before.written()..=after.written()).contains(&written)
+            && (before.read_events..=after.read_events).contains(&read);
+        // Nobody else can have had the ring of an instance that was just made.
+        if self.is_disturbed && !is_first {
+            return Err(Error::Disturbed { cpu: self.cpu.0 });
+        }
+        Ok((ring, after.read_events))
+    }
+}
+
 enum Step {
     Idle,
     Advanced,
@@ -117,52 +191,29 @@ impl CpuFollower {
     /// The kernel refuses the mapping ([`Error::MapRefused`]), or somebody else has it mapped and
     /// consumed from it ([`Error::Disturbed`]).
     pub fn new(cpu: CpuId, raw: File, stats: StatsFile) -> Result<Self, Error> {
-        let ring = map_in_order(cpu, &raw)?;
-        let read_before = stats.read()?.read_events;
-        let marks = vec![Mark::default(); ring.nr_subbufs() as usize].into();
-        Ok(Self {
+        let unmapped = Unmapped {
             cpu,
             raw,
             stats,
-            ring,
             position: None,
-            marks,
-            generation: 1,
             count: EventCount::default(),
-            unsettled_until: None,
-            is_disturbed: read_before != 0,
-            last_overrun: 0,
-            last_read_events: read_before,
-            buf: Box::new([0; DATA_BYTES]),
-        })
+            is_disturbed: false,
+        };
+        unmapped.map().map_err(|failed| failed.1)
     }
 
-    /// Maps the ring again after [`Error::Disturbed`], and goes on where it was if the sub-buffer
-    /// is still there. From here on the number of lost events cannot be known.
-    ///
-    /// # Errors
-    /// As [`CpuFollower::new`].
-    pub fn map_again(self) -> Result<Self, Error> {
-        let (position, count) = (self.position, self.count);
-        let Self {
-            cpu,
-            raw,
-            stats,
-            ring,
-            ..
-        } = self;
-        drop(ring);
-        let mut this = Self::new(cpu, raw, stats)?;
-        let found = position.and_then(|at| Some((at, this.find(|ts| ts == at.time_stamp)?)));
-        this.position = position.map(|at| Position {
-            id: SubbufId(u32::MAX),
-            ..at
-        });
-        if let Some((at, id)) = found {
-            this.position = Some(Position { id, ..at });
+    /// Gives the mapping up after [`Error::Disturbed`], to map the ring anew: only the first
+    /// mapping of a ring numbers its sub-buffers in order.
+    #[must_use]
+    pub fn unmap(self) -> Unmapped {
+        Unmapped {
+            cpu: self.cpu,
+            raw: self.raw,
+            stats: self.stats,
+            position: self.position,
+            count: self.count,
+            is_disturbed: true,
         }
-        (this.count, this.is_disturbed) = (count, true);
-        Ok(this)
     }
 
     /// The CPU.
@@ -188,7 +239,7 @@ impl CpuFollower {
     /// No system call and no allocation, unless the kernel has lapped us.
     ///
     /// # Errors
-    /// [`Error::Disturbed`]: call [`CpuFollower::map_again`]. Or `stats` cannot be read.
+    /// [`Error::Disturbed`]: call [`CpuFollower::unmap`]. Or `stats` cannot be read.
     pub fn poll(&mut self, sink: &mut impl SubbufSink) -> Result<Progress, Error> {
         let mut progress = Progress::default();
         for _ in 0..self.ring.nr_subbufs() {
@@ -706,7 +757,7 @@ mod tests {
             follower.poll(&mut sink),
             Err(Error::Disturbed { .. })
         ));
-        let mut follower = follower.map_again().unwrap();
+        let mut follower = follower.unmap().map().unwrap();
         assert!(follower.poll(&mut sink).unwrap().is_caught_up);
         ring.event(1_000_000);
         assert_eq!(follower.poll(&mut sink).unwrap().events, 1);

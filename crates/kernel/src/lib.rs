@@ -85,7 +85,7 @@ pub use clock::{ClockPair, clock_pair};
 pub use cpus::{CpuId, nr_cpu_ids, online_cpus, possible_cpus};
 pub use drain::{Drained, DrainedCpu, drain, drain_cpu, freeze};
 pub use error::{Error, Holder, Refusal};
-pub use follower::{CpuFollower, EventCount, Progress};
+pub use follower::{CpuFollower, EventCount, Progress, Unmapped};
 pub use instance::{Instance, Instances};
 pub use instance_name::{InstanceName, RunId, StateId};
 pub use leftover::{COLLECT_STEPS, Collected, Collector};

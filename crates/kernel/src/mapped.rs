@@ -30,6 +30,10 @@ pub const PAGE_BYTES: usize = 4096;
 const META_PAGE_SIZE: usize = 0;
 const META_NR_SUBBUFS: usize = 8;
 const META_READER: usize = 24;
+/// Events ever written to the buffer, and consumed from it, at the time of the first mapping
+/// (v6.18: `read` on a mapped buffer leaves both as they are).
+const META_ENTRIES: usize = 40;
+const META_READ: usize = 56;
 
 /// More sub-buffers than any machine has memory for: 2^24 of 4 KiB are 64 GiB per CPU.
 const MAX_SUBBUFS: u32 = 1 << 24;
@@ -87,6 +91,13 @@ impl MappedRing {
     /// The reader page as it was when the buffer was mapped.
     pub(crate) fn reader(&self) -> ReaderPage {
         self.reader
+    }
+
+    /// Events written and events consumed when the ring was first mapped: by us, unless another process
+    /// had it mapped before.
+    pub(crate) fn first_mapped_at(&self) -> (u64, u64) {
+        let meta_u64 = |offset| self.load(offset / WORD_BYTES);
+        (meta_u64(META_ENTRIES), meta_u64(META_READ))
     }
 
     /// Reads a sub-buffer's time stamp and commit word so that they belong together.

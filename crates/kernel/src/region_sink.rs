@@ -12,6 +12,8 @@ use crate::sink::SubbufSink;
 pub struct RegionSink<'r, M> {
     region: &'r Region<M>,
     writers: Vec<CpuWriter<'r, M>>,
+    /// By CPU: a piece of the open sub-buffer was refused, so that none behind it can be right.
+    is_broken: Vec<bool>,
     catalog: Option<CatalogWriter<&'r M>>,
     refused: u64,
 }
@@ -19,11 +21,12 @@ pub struct RegionSink<'r, M> {
 impl<'r, M: MemoryMut> RegionSink<'r, M> {
     /// A sink into a fresh region. What the events mention is written to `catalog`, if given.
     pub fn new(region: &'r Region<M>, catalog: Option<CatalogWriter<&'r M>>) -> Self {
-        let writers = (0..region.geometry().nr_cpus())
+        let writers: Vec<_> = (0..region.geometry().nr_cpus())
             .filter_map(|cpu| region.writer(cpu))
             .collect();
         Self {
             region,
+            is_broken: vec![false; writers.len()],
             writers,
             catalog,
             refused: 0,
@@ -74,6 +77,9 @@ impl<'r, M: MemoryMut> RegionSink<'r, M> {
 
 impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
     fn begin(&mut self, cpu: CpuId, time_stamp: u64) {
+        if let Some(is_broken) = self.is_broken.get_mut(cpu.0 as usize) {
+            *is_broken = false;
+        }
         self.with_writer(cpu, |writer| writer.begin(time_stamp).is_ok());
     }
 
@@ -86,6 +92,11 @@ impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
             self.refused += 1;
             return None;
         };
+        let is_broken = &mut self.is_broken[cpu.0 as usize];
+        if *is_broken {
+            self.refused += 1;
+            return None;
+        }
         let (catalog, mut events) = (&mut self.catalog, 0);
         let appended = writer.append(bytes, |event| {
             events += 1;
@@ -95,6 +106,7 @@ impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
         });
         if appended.is_err() {
             // Said at its place, not left out silently.
+            *is_broken = true;
             self.refused += 1;
             writer.lost(Missed::Unknown);
             return None;
@@ -117,5 +129,31 @@ impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
             writer.settle(events);
             true
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outlive_ring::{Geometry, HeapMemory};
+
+    use super::*;
+
+    /// A data record of 8 bytes of payload.
+    const EVENT: [u8; 12] = [2, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0];
+
+    #[test]
+    fn nothing_is_taken_behind_a_piece_that_was_refused() {
+        let geometry = Geometry::new(1 << 20, 1).unwrap();
+        let region = Region::format(HeapMemory::new(1 << 20), geometry, None).unwrap();
+        let mut sink = RegionSink::new(&region, None);
+        let cpu = CpuId(0);
+        sink.begin(cpu, 100);
+        assert_eq!(sink.append_counted(cpu, &EVENT), Some(1));
+        assert_eq!(sink.append_counted(cpu, &EVENT[..9]), None, "a torn record");
+        assert_eq!(sink.append_counted(cpu, &EVENT), None, "behind it");
+        sink.end(cpu);
+        sink.begin(cpu, 200);
+        assert_eq!(sink.append_counted(cpu, &EVENT), Some(1));
+        assert_eq!(sink.refused(), 2);
     }
 }

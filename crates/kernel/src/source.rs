@@ -2,7 +2,7 @@
 
 use crate::cpus::{CpuId, online_cpus};
 use crate::error::Error;
-use crate::follower::{CpuFollower, EventCount, Progress};
+use crate::follower::{CpuFollower, EventCount, Progress, Unmapped};
 use crate::instance::Instance;
 use crate::reader::CpuReader;
 use crate::sink::SubbufSink;
@@ -33,6 +33,8 @@ pub struct InstanceSource {
 enum CpuSource {
     Mapped(Box<CpuFollower>),
     Read(Box<CpuReader>),
+    /// Another process has the ring; tried again by [`InstanceSource::tend`].
+    Taken(Box<Unmapped>),
     /// The CPU was never up; tried again by [`InstanceSource::tend`].
     Absent,
 }
@@ -82,10 +84,10 @@ impl InstanceSource {
     /// As [`CpuFollower::poll`], except that a disturbance is dealt with.
     pub fn poll(&mut self, sink: &mut impl SubbufSink) -> Result<SourceProgress, Error> {
         let mut all = SourceProgress::default();
-        for (cpu, source) in &mut self.cpus {
+        for (_, source) in &mut self.cpus {
             let progress = match source.poll(sink) {
                 Err(Error::Disturbed { .. }) => {
-                    source.map_again(&self.instance, *cpu, self.access)?;
+                    source.map_again();
                     Progress::default()
                 }
                 result => result?,
@@ -102,15 +104,14 @@ impl InstanceSource {
     /// As [`InstanceSource::open`].
     pub fn tend(&mut self) -> Result<(), Error> {
         for (cpu, source) in &mut self.cpus {
-            match source.check() {
-                Ok(()) => {}
-                Err(Error::Disturbed { .. }) => {
-                    source.map_again(&self.instance, *cpu, self.access)?;
-                }
-                Err(e) => return Err(e),
-            }
-            if matches!(source, CpuSource::Absent) {
-                *source = open_cpu(&self.instance, *cpu, self.access)?;
+            match source {
+                CpuSource::Mapped(follower) => match follower.check() {
+                    Err(Error::Disturbed { .. }) => source.map_again(),
+                    result => result?,
+                },
+                CpuSource::Taken(_) => source.take_back(),
+                CpuSource::Absent => *source = open_cpu(&self.instance, *cpu, self.access)?,
+                CpuSource::Read(_) => {}
             }
         }
         Ok(())
@@ -120,17 +121,23 @@ impl InstanceSource {
     /// where somebody else took part in the instance.
     ///
     /// # Errors
-    /// As [`InstanceSource::poll`].
+    /// As [`InstanceSource::poll`]; and [`Error::Disturbed`] if another process has a CPU's ring, whose
+    /// events are left in it.
     pub fn finish(
         &mut self,
         sink: &mut impl SubbufSink,
     ) -> Result<Vec<(CpuId, Option<EventCount>)>, Error> {
+        self.cpus
+            .iter_mut()
+            .for_each(|(_, source)| source.take_back());
         self.poll(sink)?;
-        let counts = self
+        // All of them, before an error of one is told.
+        let counts: Vec<_> = self
             .cpus
             .iter_mut()
-            .map(|(cpu, source)| Ok((*cpu, source.finish(sink)?)));
-        counts.collect()
+            .map(|(cpu, source)| Ok((*cpu, source.finish(sink)?)))
+            .collect();
+        counts.into_iter().collect()
     }
 }
 
@@ -180,17 +187,10 @@ impl CpuSource {
         match self {
             Self::Mapped(follower) => follower.poll(sink),
             Self::Read(reader) => reader.poll(sink),
-            Self::Absent => Ok(Progress {
+            Self::Taken(_) | Self::Absent => Ok(Progress {
                 is_caught_up: true,
                 ..Progress::default()
             }),
-        }
-    }
-
-    fn check(&mut self) -> Result<(), Error> {
-        match self {
-            Self::Mapped(follower) => follower.check(),
-            Self::Read(_) | Self::Absent => Ok(()),
         }
     }
 
@@ -198,6 +198,10 @@ impl CpuSource {
         match self {
             Self::Mapped(follower) => follower.finish(sink),
             Self::Read(reader) => reader.finish(sink).map(Some),
+            // Its events stay in the host's ring, for the next start.
+            Self::Taken(unmapped) => Err(Error::Disturbed {
+                cpu: unmapped.cpu().0,
+            }),
             Self::Absent => Ok(Some(EventCount::default())),
         }
     }
@@ -206,6 +210,7 @@ impl CpuSource {
         match self {
             Self::Mapped(follower) => follower.count(),
             Self::Read(reader) => reader.count(),
+            Self::Taken(unmapped) => unmapped.count(),
             Self::Absent => EventCount::default(),
         }
     }
@@ -214,16 +219,28 @@ impl CpuSource {
     fn ring_bytes(&self) -> u64 {
         match self {
             Self::Mapped(follower) => follower.ring_bytes(),
-            Self::Read(_) | Self::Absent => u64::MAX,
+            Self::Read(_) | Self::Taken(_) | Self::Absent => u64::MAX,
         }
     }
 
-    fn map_again(&mut self, instance: &Instance, cpu: CpuId, access: Access) -> Result<(), Error> {
+    /// Maps a ring anew that another process consumed from. As long as that one still has it, the
+    /// other CPUs go on without this one.
+    fn map_again(&mut self) {
         *self = match std::mem::replace(self, Self::Absent) {
-            Self::Mapped(follower) => Self::Mapped(Box::new((*follower).map_again()?)),
-            Self::Read(_) | Self::Absent => open_cpu(instance, cpu, access)?,
+            Self::Mapped(follower) => Self::Taken(Box::new(follower.unmap())),
+            other => other,
         };
-        Ok(())
+        self.take_back();
+    }
+
+    fn take_back(&mut self) {
+        *self = match std::mem::replace(self, Self::Absent) {
+            Self::Taken(unmapped) => match unmapped.map() {
+                Ok(follower) => Self::Mapped(Box::new(follower)),
+                Err(failed) => Self::Taken(Box::new(failed.0)),
+            },
+            other => other,
+        };
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::collect::Collected;
 use common::{Load, OwnState, enable_sched, tracefs};
-use outlive_kernel::{Access, Drained, Instance, InstanceSource, drain};
+use outlive_kernel::{Access, CpuFollower, Drained, Instance, InstanceSource, drain};
 
 /// Follows an instance under load, stops it, and compares everything with the kernel.
 fn follow_and_compare(
@@ -178,4 +178,49 @@ fn reading_instead_of_mapping_counts_exactly_too() {
     );
     let pause = Duration::from_millis(25);
     follow_and_compare(test, 28, Access::Read, 3.0, pause).unwrap();
+}
+
+/// Another process of root has mapped our host instance and consumes from it: only that CPU stops,
+/// and its ring is left alone until it can be had again.
+#[test]
+fn cpu_whose_ring_is_taken_does_not_stop_the_others() {
+    let Some((tracefs, _one_at_a_time)) = tracefs("taken") else {
+        return;
+    };
+    let state = OwnState::new(&tracefs);
+    let instance = state.create("taken");
+    let mut source = InstanceSource::open(instance.clone(), Access::MapOrRead).unwrap();
+    let mut sink = Collected::default();
+    enable_sched(&tracefs, &instance);
+    let load = Load::start();
+    let cpus = instance.cpus().unwrap();
+    let (taken, other) = (cpus[0], cpus[1]);
+    while sink.pages(taken).len() < 4 || sink.pages(other).len() < 4 {
+        source.poll(&mut sink).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let open = || instance.open_raw(taken).unwrap();
+    let stranger = CpuFollower::new(taken, open(), instance.stats(taken).unwrap()).unwrap();
+    let consumed = std::io::Read::read(&mut open(), &mut [0; 4096]).unwrap();
+    assert!(consumed > 16, "the stranger read nothing");
+    source.tend().unwrap();
+    let (before_taken, before_other) = (sink.pages(taken).len(), sink.pages(other).len());
+    while sink.pages(other).len() < before_other + 4 {
+        source.poll(&mut sink).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(sink.pages(taken).len(), before_taken);
+    instance.set_tracing_on(false).unwrap();
+    drop(load);
+    assert!(matches!(
+        source.finish(&mut sink),
+        Err(outlive_kernel::Error::Disturbed { cpu }) if cpu == taken.0
+    ));
+    drop(stranger);
+    let counts = source.finish(&mut sink).unwrap();
+    assert!(counts.contains(&(taken, None)));
+    assert!(
+        sink.pages(taken).len() > before_taken,
+        "what the stranger left is taken"
+    );
 }
