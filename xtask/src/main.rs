@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod checked;
 mod fuzz;
 mod run;
 mod setup;

@@ -7,10 +7,11 @@ use anyhow::{Result, bail};
 use crate::run::{has_program, run};
 
 /// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 3] = [
+const NEEDED: [(&str, &str); 4] = [
     ("trace-cmd", "trace-cmd"),
     ("perf", "linux-perf"),
     ("stress-ng", "stress-ng"),
+    ("valgrind", "valgrind"),
 ];
 
 pub(crate) fn setup() -> Result<()> {

@@ -1,12 +1,12 @@
 //! `test`: all tests, and how many of them passed, failed and were skipped.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{cargo, run};
-use crate::setup;
+use crate::run::{cargo, run, shown};
+use crate::{checked, setup};
 
 /// What a skipped test means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub(crate) enum Skips {
 
 #[derive(Debug, Default)]
 struct Counts {
-    passed: u64,
+    /// Below zero for a while: a test tells that it skips itself before the runner counts it.
+    passed: i64,
     failed: u64,
     skipped: Vec<String>,
 }
@@ -28,12 +29,32 @@ impl Counts {
     /// Reads a line of a test's or the test runner's output.
     fn read(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
-            self.passed += count(result, "passed");
+            self.passed += count(result, "passed").cast_signed();
             self.failed += count(result, "failed");
         }
         if let Some((_, why)) = line.split_once("skipped: ") {
             self.skipped.push(why.to_owned());
+            // A test that skips itself passes for the runner.
+            self.passed -= 1;
         }
+    }
+}
+
+impl Counts {
+    /// Runs a command that runs tests, and counts them. `false` if it failed.
+    fn run(&mut self, command: &mut Command) -> Result<bool> {
+        println!("$ {}", shown(command));
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", shown(command)))?;
+        let stdout = child.stdout.take().context("no output of the tests")?;
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            self.read(&line);
+            println!("{line}");
+        }
+        Ok(child.wait()?.success())
     }
 }
 
@@ -52,20 +73,23 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
         println!("{error:#}: what needs it is skipped");
     }
     run(&mut cargo(&["build", "--release", "--workspace"]))?;
+    let mut counts = Counts::default();
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
     command.args(args).args(["--", "--show-output"]);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo test")?;
-    let stdout = child.stdout.take().context("no output of cargo test")?;
-    let mut counts = Counts::default();
-    for line in BufReader::new(stdout).lines() {
-        let line = line?;
-        counts.read(&line);
-        println!("{line}");
+    let mut succeeded = counts.run(&mut command)?;
+    if args.is_empty() {
+        succeeded &= counts.run(&mut checked::loom())?;
+        match checked::memcheck()? {
+            Some(commands) => {
+                for mut command in commands {
+                    succeeded &= counts.run(&mut command)?;
+                }
+            }
+            None => counts
+                .skipped
+                .push("no valgrind for the code that works on mappings".into()),
+        }
     }
-    let succeeded = child.wait()?.success();
     println!();
     for why in &counts.skipped {
         println!("skipped: {why}");
@@ -75,14 +99,12 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
         failed,
         skipped,
     } = &counts;
-    // A test that skips itself passes for the runner.
-    let passed = passed.saturating_sub(skipped.len() as u64);
     println!(
         "{passed} passed, {failed} failed, {} skipped",
         skipped.len()
     );
     if !succeeded || *failed > 0 {
-        bail!("{failed} tests failed");
+        bail!("{failed} tests failed, or a command above did");
     }
     if skips == Skips::Fail && !skipped.is_empty() {
         bail!("{} tests were skipped, and none may be here", skipped.len());
