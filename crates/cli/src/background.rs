@@ -1,8 +1,9 @@
 //! What a recorder does beside recording: it collects what the host's ring still held of dead
 //! runs, validates what was kept, applies retention, and writes areas back.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use outlive_kernel::{Collected, Collector};
 use outlive_trace::retention::{self, Policy};
@@ -123,40 +124,71 @@ fn tell_collected(name: &str, collected: Result<Collected, outlive_kernel::Error
     }
 }
 
-/// Tells [`flush`] to end.
-#[derive(Default)]
-pub(crate) struct Stop {
+/// Writes areas back to their disk every so often.
+pub(crate) struct Flusher {
+    interval: Duration,
+    /// See [`Heartbeat::max_unflushed_ns`](outlive_ring::extension::Heartbeat).
+    max_unflushed_ns: AtomicU64,
     is_stopped: Mutex<bool>,
     wake: Condvar,
 }
 
 /// Ends the flushing when it goes, whichever way the recording ends.
-pub(crate) struct StopGuard<'a>(pub(crate) &'a Stop);
+pub(crate) struct StopGuard<'a>(pub(crate) Option<&'a Flusher>);
 
 impl Drop for StopGuard<'_> {
     fn drop(&mut self) {
-        let stopped = &self.0.is_stopped;
-        *stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.wake.notify_all();
+        if let Some(flusher) = self.0 {
+            *flusher.is_stopped() = true;
+            flusher.wake.notify_all();
+        }
     }
 }
 
-/// Writes the areas back every so often, until it is told to stop.
-pub(crate) fn flush(interval: Option<Duration>, mappings: &[&Mapping], stop: &Stop) {
-    let Some(interval) = interval else { return };
-    let mut is_stopped = stop
-        .is_stopped
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    while !*is_stopped {
-        (is_stopped, _) = stop
-            .wake
-            .wait_timeout(is_stopped, interval)
-            .unwrap_or_else(PoisonError::into_inner);
-        for mapping in mappings {
-            if let Err(error) = mapping.sync(0..mapping.len()) {
-                say!("cannot write an area back: {error}");
+impl Flusher {
+    pub(crate) fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            max_unflushed_ns: AtomicU64::new(0),
+            is_stopped: Mutex::new(false),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// The oldest that an event was before it was written back.
+    pub(crate) fn max_unflushed_ns(&self) -> u64 {
+        self.max_unflushed_ns.load(Ordering::Relaxed)
+    }
+
+    /// Writes back until it is told to stop.
+    pub(crate) fn run(&self, mappings: &[&Mapping]) {
+        // What was written before this is on the disk.
+        let mut safe_until = Instant::now();
+        let mut is_stopped = self.is_stopped();
+        while !*is_stopped {
+            (is_stopped, _) = self
+                .wake
+                .wait_timeout(is_stopped, self.interval)
+                .unwrap_or_else(PoisonError::into_inner);
+            let begin = Instant::now();
+            let failed: Vec<_> = mappings
+                .iter()
+                .filter_map(|mapping| mapping.sync(0..mapping.len()).err())
+                .collect();
+            match failed.first() {
+                Some(error) => say!("cannot write an area back: {error}"),
+                None => {
+                    let age = u64::try_from(safe_until.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    self.max_unflushed_ns.fetch_max(age, Ordering::Relaxed);
+                    safe_until = begin;
+                }
             }
         }
+    }
+
+    fn is_stopped(&self) -> MutexGuard<'_, bool> {
+        self.is_stopped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,7 +18,7 @@ use outlive_trace::start::close_run;
 use outlive_trace::{Live, Mapping, Start, Started, StateDir, Step, failpoint, generation};
 
 use crate::args::{Args, BootArgs};
-use crate::background::{self, Background, Stop, StopGuard};
+use crate::background::{Background, Flusher, StopGuard};
 use crate::line::Line;
 use crate::{diagnostic, exit, units};
 
@@ -285,16 +285,16 @@ impl Recording<'_> {
             }
             self.tell_recording(live, capture.events.len() - failed.len());
         }
-        let signs = Signs::begin(&hosts, &regions)?;
+        let flusher = self.boot.flush.map(Flusher::new);
+        let signs = Signs::begin(&hosts, &regions, flusher.as_ref())?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         failpoint::reached("boot-recording");
-        let flushing = Stop::default();
         std::thread::scope(|scope| {
-            let _stop_flushing = StopGuard(&flushing);
-            scope.spawn(|| {
-                background.run();
-                background::flush(self.boot.flush, &mappings, &flushing);
-            });
+            let _stop_flushing = StopGuard(flusher.as_ref());
+            scope.spawn(|| background.run());
+            if let Some(flusher) = &flusher {
+                scope.spawn(|| flusher.run(&mappings));
+            }
             record(self.boot, recorder, sinks, &hosts, runs, signs, stop)
         })
         .context("recording ended; what the host's ring still holds is kept by the next start")?;
@@ -380,16 +380,22 @@ fn remove_all(hosts: Vec<Instance>) {
 }
 
 /// The signs of life in each region: heartbeat and clock pairs.
-struct Signs {
+struct Signs<'f> {
+    flusher: Option<&'f Flusher>,
     pairs: u64,
     last_beat_ns: u64,
     last_pair_ns: u64,
 }
 
-impl Signs {
-    fn begin(hosts: &[Instance], regions: &[Region<RawMemory<'_>>]) -> Result<Self> {
+impl<'f> Signs<'f> {
+    fn begin(
+        hosts: &[Instance],
+        regions: &[Region<RawMemory<'_>>],
+        flusher: Option<&'f Flusher>,
+    ) -> Result<Self> {
         let now = outlive_trace::clock::monotonic_ns();
         let mut signs = Self {
+            flusher,
             pairs: 0,
             last_beat_ns: 0,
             last_pair_ns: now,
@@ -442,6 +448,7 @@ impl Signs {
                     max_delay_ns: tick.delays.max_ns,
                     polls: tick.delays.polls,
                     catalog_dropped,
+                    max_unflushed_ns: self.flusher.map_or(0, Flusher::max_unflushed_ns),
                 };
                 if let Some(layout) = sink.region().extension() {
                     beat.store(layout, sink.region().memory());
@@ -462,7 +469,7 @@ fn record(
     mut sinks: Vec<RegionSink<'_, RawMemory<'_>>>,
     hosts: &[Instance],
     mut runs: Vec<RunRecord>,
-    mut signs: Signs,
+    mut signs: Signs<'_>,
     stop: &AtomicBool,
 ) -> Result<()> {
     // A recorder that gets no turn loses what the host's ring cannot hold; it needs little of the

@@ -145,7 +145,15 @@ impl Info<'_> {
                 units::span(run.poll_interval_ns),
                 beat.catalog_dropped
             ),
-        )
+        )?;
+        let write_back = match beat.max_unflushed_ns {
+            0 => "left to the kernel".to_owned(),
+            age => format!(
+                "by the recorder; an event was at most {} old then",
+                units::span(age)
+            ),
+        };
+        line(out, "write-back", write_back)
     }
 
     /// What a kernel noted.
@@ -271,6 +279,7 @@ impl Info<'_> {
             "max_delay_ns": beat.max_delay_ns,
             "polls": beat.polls,
             "catalog_dropped": beat.catalog_dropped,
+            "max_unflushed_ns": beat.max_unflushed_ns,
         })
     }
 

@@ -495,10 +495,13 @@ pub struct Heartbeat {
     pub polls: u64,
     /// Catalog records that did not fit.
     pub catalog_dropped: u64,
+    /// The oldest that an event was, so far, before it was written back to the disk. 0 where the
+    /// recorder leaves that to the kernel.
+    pub max_unflushed_ns: u64,
 }
 
 impl Heartbeat {
-    const WORDS: usize = 6;
+    const WORDS: usize = 7;
 
     fn words(self) -> [u64; Self::WORDS] {
         [
@@ -508,6 +511,7 @@ impl Heartbeat {
             self.max_delay_ns,
             self.polls,
             self.catalog_dropped,
+            self.max_unflushed_ns,
         ]
     }
 
@@ -525,6 +529,7 @@ impl Heartbeat {
             max_delay_ns,
             polls,
             catalog_dropped,
+            max_unflushed_ns,
         ] = words;
         Self {
             monotonic_ns,
@@ -533,6 +538,7 @@ impl Heartbeat {
             max_delay_ns,
             polls,
             catalog_dropped,
+            max_unflushed_ns,
         }
     }
 

@@ -303,3 +303,26 @@ fn instance_that_is_switched_off_records_nothing_until_it_is_switched_on() {
     third.wait_for_collected(&rig);
     frozen.assert_kept(&rig, "boot_mapped/3", &rig.newest("boot_mapped"));
 }
+
+/// What a crash of the whole machine could have cost is known afterwards.
+#[test]
+fn worst_age_before_write_back_is_told() {
+    let Some(rig) = Rig::new("flush") else {
+        return;
+    };
+    let args = [SCHED, "--flush", "20ms"];
+    let recorder = rig.record(&args);
+    let age = |name| -> u64 {
+        let json: serde_json::Value =
+            serde_json::from_str(&rig.print(&["info", name, "--json"])).unwrap();
+        json["heartbeat"]["max_unflushed_ns"].as_u64().unwrap()
+    };
+    while age("boot_mapped") == 0 {
+        Load::for_ms(50);
+    }
+    recorder.signal(Signal::KILL);
+    rig.record(&[SCHED]).stop();
+    assert!(age("backup") >= 20_000_000, "{}", age("backup"));
+    let told = rig.print(&["info", "backup"]);
+    assert!(told.contains("an event was at most"), "{told}");
+}
