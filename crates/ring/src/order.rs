@@ -25,6 +25,12 @@ impl Span {
     fn duration(&self) -> u64 {
         self.last.saturating_sub(self.first)
     }
+
+    /// Whether `next` begins where this one ends, or soon behind it. A proven time may be long before.
+    pub(crate) fn precedes(&self, next: &Self) -> bool {
+        let gap = next.first.checked_sub(self.last);
+        gap.is_some_and(|gap| self.proven || gap <= self.duration().max(next.duration()))
+    }
 }
 
 /// Rotates `ring` so that it begins with the oldest sub-buffer.
@@ -143,15 +149,19 @@ fn reject_overlaps(spans: &[Span], kept: &mut [bool]) {
         if b.first >= a.last || !kept[first_index] {
             continue;
         }
-        let before = second.checked_sub(2).and_then(span).map(|s| s.last);
+        // Behind the oldest, which may be the reader page, there is a hole of any length.
+        let before = (second > 2).then(|| span(second - 2)).flatten();
+        let before = before.map(|span| span.last);
         let after = span(second + 1).map(|s| s.first);
         let hole = |from: Option<u64>, to: Option<u64>| match (from, to) {
             (Some(from), Some(to)) => to.saturating_sub(from),
             // At an end of the ring nothing bounds the hole, so it proves nothing.
             _ => 0,
         };
+        // One that overlaps the next but one as well says nothing about its neighbour.
+        let second_fits = after.is_none_or(|after| b.last <= after);
         let first_is_elsewhere =
-            !a.proven && (a.rewound || hole(before, Some(b.first)) > a.duration());
+            !a.proven && (a.rewound || (second_fits && hole(before, Some(b.first)) > a.duration()));
         let second_is_elsewhere = !b.proven && hole(Some(a.last), after) > b.duration();
         match (first_is_elsewhere, second_is_elsewhere) {
             (true, false) => kept[first_index] = false,
@@ -159,6 +169,77 @@ fn reject_overlaps(spans: &[Span], kept: &mut [bool]) {
             _ => {}
         }
     }
+}
+
+/// Those of `spans` that are not kept where they lie in ring order and belong elsewhere: their times
+/// are right and their places are wrong. They are kept, at the places that their times say.
+///
+/// That is so if one fits between the others in time, and either fills the gap there, as it does if
+/// two sub-buffers were exchanged, or there is no room for it where it lies. If there is, its
+/// time stamp is what is wrong.
+pub(crate) fn displaced(spans: &[Span], kept: &[bool]) -> Vec<usize> {
+    let mut line: Vec<Span> = in_order(spans, kept);
+    let mut displaced = Vec::new();
+    loop {
+        let is_open = |i: &usize| !kept[*i] && !displaced.contains(i);
+        let belongs_elsewhere = |&i: &usize| {
+            let span = &spans[i];
+            let (before, behind) = gap_around(&line, span);
+            fits(before, behind, span)
+                && (fills(before, behind, span) || !has_room(&line, spans, kept, i))
+        };
+        let Some(next) = (0..spans.len()).filter(is_open).find(belongs_elsewhere) else {
+            return displaced;
+        };
+        let place = line.partition_point(|other| other.first <= spans[next].first);
+        line.insert(place, spans[next]);
+        displaced.push(next);
+    }
+}
+
+fn in_order(spans: &[Span], kept: &[bool]) -> Vec<Span> {
+    let spans = spans.iter().zip(kept);
+    spans
+        .filter(|&(_, &kept)| kept)
+        .map(|(span, _)| *span)
+        .collect()
+}
+
+/// End of the last of `line` that begins before `span`, and begin of the first behind it.
+fn gap_around(line: &[Span], span: &Span) -> (Option<u64>, Option<u64>) {
+    let place = line.partition_point(|other| other.first <= span.first);
+    let before = line[..place].last().map(|other| other.last);
+    (before, line.get(place).map(|other| other.first))
+}
+
+fn fits(before: Option<u64>, behind: Option<u64>, span: &Span) -> bool {
+    before.is_none_or(|end| end <= span.first) && behind.is_none_or(|begin| span.last <= begin)
+}
+
+/// A wrong time seldom falls into a gap of its own length.
+fn fills(before: Option<u64>, behind: Option<u64>, span: &Span) -> bool {
+    match (before, behind) {
+        (Some(end), Some(begin)) => span.duration() >= begin.saturating_sub(end) / 2,
+        _ => false,
+    }
+}
+
+/// Whether the others leave enough time for a span where it lies in ring order. At an end of the ring
+/// nothing says so.
+fn has_room(line: &[Span], spans: &[Span], kept: &[bool], i: usize) -> bool {
+    let before = (0..i).rev().find(|&other| kept[other]);
+    let behind = (i + 1..spans.len()).find(|&other| kept[other]);
+    let (Some(before), Some(behind)) = (before, behind) else {
+        return true;
+    };
+    let (begin, end) = (spans[before].last, spans[behind].first);
+    let is_between = |span: &&Span| begin <= span.first && span.last <= end;
+    let (mut free_from, mut longest) = (begin, 0);
+    for other in line.iter().filter(is_between) {
+        longest = longest.max(other.first.saturating_sub(free_from));
+        free_from = free_from.max(other.last);
+    }
+    longest.max(end.saturating_sub(free_from)) >= spans[i].duration()
 }
 
 #[cfg(test)]
@@ -208,6 +289,35 @@ mod tests {
             kept(&[(10, 30), (30, 50), (49, 70), (70, 90)]),
             [0, 1, 2, 3]
         );
+    }
+
+    fn displaced_of(times: &[(u64, u64)]) -> Vec<usize> {
+        let spans = spans(times);
+        displaced(&spans, &chain(&spans))
+    }
+
+    #[test]
+    fn a_sub_buffer_without_room_where_it_lies_belongs_where_its_time_says() {
+        // Two exchanged: each fills the gap that the other left.
+        assert_eq!(
+            displaced_of(&[(0, 9), (30, 39), (20, 29), (10, 19), (40, 49)]),
+            [2, 3]
+        );
+        // The oldest lies behind the next: between its neighbours there is no room.
+        assert_eq!(displaced_of(&[(20, 29), (0, 9), (30, 39), (40, 49)]), [1]);
+        // Its time stamp is what is wrong: where it lies a gap is left.
+        assert_eq!(displaced_of(&[(20, 29), (0, 9), (40, 49), (50, 59)]), []);
+        // It would overlap another.
+        assert_eq!(
+            displaced_of(&[(20, 29), (32, 41), (25, 34), (42, 49), (50, 59)]),
+            []
+        );
+    }
+
+    #[test]
+    fn sub_buffers_that_all_have_one_time_are_all_kept() {
+        let same = [(5, 9), (50, 60), (50, 65), (50, 70), (50, 75)];
+        assert_eq!(kept(&same), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -113,12 +113,22 @@ pub enum Reason {
     DroppedBefore,
     /// Its time does not fit between its neighbours'.
     TimeOutOfOrder,
+    /// It holds what another one holds.
+    Copy {
+        /// Physical index of the other one.
+        of: u32,
+    },
     /// Its time is none that the trace clock can have.
     TimeBeyondClock(u64),
     /// It is empty between others that are not.
     Emptied,
     /// Kept up to a place behind which nothing was ever written, though the commit word says so.
     Cut {
+        /// Bytes kept.
+        kept: u32,
+    },
+    /// Kept up to a record that no kernel writes, though a kernel reads on behind it.
+    OddRecord {
         /// Bytes kept.
         kept: u32,
     },
@@ -138,11 +148,18 @@ impl fmt::Display for Reason {
             Self::CommitBits(word) => write!(f, "commit word {word:#x} has stray bits"),
             Self::DroppedBefore => f.write_str("dropped when a kernel attached it before"),
             Self::TimeOutOfOrder => f.write_str("time out of order with its neighbours"),
+            Self::Copy { of } => write!(f, "the same as sub-buffer {of}"),
             Self::TimeBeyondClock(time) => {
                 write!(f, "time stamp {time:#x} is beyond the trace clock")
             }
             Self::Emptied => f.write_str("empty in the middle of the ring"),
             Self::Cut { kept } => write!(f, "unwritten behind the {kept} bytes that are kept"),
+            Self::OddRecord { kept } => {
+                write!(
+                    f,
+                    "a record that nobody writes behind the {kept} bytes that are kept"
+                )
+            }
             Self::Short { kept } => {
                 write!(f, "ends after {kept} bytes, before the sub-buffer's end")
             }
@@ -154,7 +171,10 @@ impl Reason {
     /// Whether the sub-buffer was kept all the same, in part.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        matches!(self, Self::Cut { .. } | Self::Short { .. })
+        matches!(
+            self,
+            Self::Cut { .. } | Self::OddRecord { .. } | Self::Short { .. }
+        )
     }
 }
 

@@ -443,6 +443,65 @@ pub fn walk(time_stamp: u64, data: &[u8]) -> Summary {
     }
 }
 
+/// Bytes that memory keeps or loses together.
+const CACHE_LINE: usize = 64;
+
+/// What is whole before the zeros that end `data`: where a cache line was lost, or the rest of a page,
+/// the last record may end in zeros that are not its own. `behind` is the word behind the data.
+pub(crate) fn without_torn(time_stamp: u64, data: &[u8], walked: Summary, behind: u32) -> Summary {
+    let end = SUBBUF_HEADER + walked.size;
+    let written = data[..walked.size].iter().rposition(|&byte| byte != 0);
+    let zeros_from = SUBBUF_HEADER + written.map_or(0, |last| last + 1);
+    // The kernel keeps the record if it can read the zeros as records: then only a line's begin tells.
+    let torn_from = match passes_kernel(data, walked.size, behind) {
+        true => zeros_from.next_multiple_of(CACHE_LINE),
+        false => zeros_from.next_multiple_of(4),
+    };
+    if torn_from >= end {
+        return walked;
+    }
+    let mut events = Events::new(time_stamp, &data[..walked.size]);
+    let mut before = Summary {
+        entries: 0,
+        last: time_stamp,
+        size: 0,
+        error: walked.error,
+    };
+    while events.next().is_some() && events.offset < walked.size {
+        before = Summary {
+            entries: events.entries,
+            last: events.time_stamp,
+            size: events.offset,
+            ..before
+        };
+    }
+    before
+}
+
+/// Whether the kernel's validator passes the records of `data` from `offset` on, with the word `behind`
+/// the data. It follows lengths that its writer never writes: 4, and those that are no multiple of 4.
+pub(crate) fn passes_kernel(data: &[u8], mut offset: usize, behind: u32) -> bool {
+    while offset < data.len() {
+        let rest = &data[offset..];
+        let word = |at: usize| {
+            let bytes = rest.get(at..).and_then(|rest| rest.first_chunk());
+            bytes.map_or(behind, |bytes| u32::from_le_bytes(*bytes))
+        };
+        let (header, array) = (word(0), word(4));
+        let len = match header & 0x1f {
+            TYPE_PADDING if header >> 5 == 0 => return false,
+            0 | TYPE_PADDING => 4 + i64::from(array.cast_signed()),
+            len @ 1..=TYPE_DATA_MAX => 4 + 4 * i64::from(len),
+            _ => TIME_RECORD as i64,
+        };
+        if len <= 0 || len > rest.len() as i64 {
+            return false;
+        }
+        offset += len as usize;
+    }
+    true
+}
+
 /// A sub-buffer's header word pair from its bytes.
 #[must_use]
 pub fn header(page: &[u8; SUBBUF_HEADER]) -> (u64, Commit) {

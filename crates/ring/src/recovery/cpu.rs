@@ -24,6 +24,11 @@ impl Item {
         }
     }
 
+    /// By what sub-buffers are put in order of time.
+    fn time(&self) -> Option<(u64, Option<u64>)> {
+        self.page().map(|page| (page.time_stamp, page.last))
+    }
+
     fn is_empty(&self) -> bool {
         matches!(self.judged, Judged::Empty)
     }
@@ -76,13 +81,18 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
     }
 
     pub(super) fn run(mut self) -> RecoveredCpu {
-        let index = self.index();
+        let mut index = self.index();
         let mut items = match &index {
             Some(index) => self.ring_order(index),
             None => self.time_order(),
         };
         self.reject_beyond_clock(&mut items);
+        if Self::is_shuffled(&items) {
+            index = None;
+            items.sort_by_key(Item::time);
+        }
         self.reject_out_of_order(&mut items, index.as_ref().and(self.head));
+        self.reject_copies(&mut items);
         self.keep(&items, index.is_some());
         self.result.oldest = self
             .head
@@ -163,7 +173,9 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
             (self.commit == Some(reader.subbuf)).then_some(ring.len()),
             before_head,
             Some(ring.iter().position(is_good).unwrap_or(0)),
-            Some(ring.len()),
+            // Only if nothing says that another one is the newest.
+            (self.commit.is_none() || self.head.is_some_and(|head| self.time_stamp(head) == 0))
+                .then_some(ring.len()),
         ];
         let fits = |&place: &usize| {
             let (before, behind) = neighbours(ring, place);
@@ -182,7 +194,7 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
         let mut items: Vec<Item> = (0..self.region.geometry.nr_subbufs())
             .map(|subbuf| self.judge(subbuf, false))
             .collect();
-        items.sort_by_key(|item| item.page().map(|page| (page.time_stamp, page.last)));
+        items.sort_by_key(Item::time);
         items
     }
 
@@ -235,15 +247,13 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
             })
             .collect();
         let kept = order::chain(&spans);
+        let displaced = order::displaced(&spans, &kept);
         let mut moved = Vec::new();
-        for (&i, &is_kept) in good.iter().zip(&kept).rev() {
-            if is_kept {
+        for (place, &i) in good.iter().enumerate().rev() {
+            if kept[place] {
                 continue;
             }
-            if items[i]
-                .page()
-                .is_some_and(|page| fills_gap(&spans, &kept, page))
-            {
+            if displaced.contains(&place) {
                 moved.push(items.remove(i));
             } else {
                 items[i].judged = Judged::Bad(Reason::TimeOutOfOrder);
@@ -253,6 +263,41 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
             let place = items.iter().position(|other| comes_before(&item, other));
             items.insert(place.unwrap_or(items.len()), item);
         }
+    }
+
+    /// Whether the index array is of no use though it is a permutation: it tears most sub-buffers
+    /// from their places in time.
+    fn is_shuffled(items: &[Item]) -> bool {
+        let spans: Vec<Span> = items.iter().filter_map(Item::page).map(span).collect();
+        let kept = order::chain(&spans);
+        kept.iter().filter(|&&kept| kept).count() * 2 < spans.len()
+    }
+
+    /// Rejects sub-buffers that hold what another one holds.
+    fn reject_copies(&self, items: &mut [Item]) {
+        for i in 1..items.len() {
+            let Some(page) = items[i].page().filter(|page| !page.has_proven_time) else {
+                continue;
+            };
+            let earlier = items[..i].iter().filter_map(Item::page);
+            let copied = earlier
+                .filter(|other| (other.time_stamp, other.size) == (page.time_stamp, page.size))
+                .find(|other| self.contents(other) == self.contents(page));
+            if let Some(of) = copied.map(|other| other.subbuf) {
+                items[i].judged = Judged::Bad(Reason::Copy { of });
+            }
+        }
+    }
+
+    fn contents(&self, page: &Page) -> Vec<u8> {
+        let mut buffer = [0; SUBBUF_DATA];
+        page.read(
+            &self.region.geometry,
+            self.memory,
+            self.result.cpu,
+            &mut buffer,
+        )
+        .to_vec()
     }
 
     /// Puts what is kept into the result, and notes the gaps. `in_ring_order` says whether a bad
@@ -347,32 +392,22 @@ fn rotate(items: &mut [Item]) {
         .enumerate()
         .filter_map(|(i, item)| Some((i, span(item.page()?))))
         .collect();
-    let first = good.first().map(|&(i, _)| i);
-    order::rotate_to_oldest(&mut good, |&(_, span)| span);
-    if let Some(&(i, _)) = good.first().filter(|&&(i, _)| Some(i) != first) {
-        items.rotate_left(i);
-    }
-}
-
-/// Whether a page that is out of order fills a gap between two that are kept, as one does whose
-/// place in the index array was swapped. A wrong time seldom falls into a gap of its own length.
-fn fills_gap(spans: &[Span], kept: &[bool], page: &Page) -> bool {
-    let page = span(page);
-    let mut in_order = spans.iter().zip(kept).filter(|&(_, &kept)| kept);
-    let mut before = None;
-    let behind = in_order.find(|(other, _)| {
-        let is_behind = other.first > page.first;
-        if !is_behind {
-            before = Some(other.last);
-        }
-        is_behind
-    });
-    let (Some(from), Some((behind, _))) = (before, behind) else {
-        return false;
+    let (Some(&(oldest, _)), Some(&(newest, _))) = (good.first(), good.last()) else {
+        return;
     };
-    from <= page.first
-        && page.last <= behind.first
-        && (page.last - page.first) >= (behind.first - from) / 2
+    order::rotate_to_oldest(&mut good, |&(_, span)| span);
+    let &[(first, first_span), ..] = &good[..] else {
+        return;
+    };
+    // The newest may be of the last lap, if a crash hit the step from one to the next; or its time
+    // stamp is wrong.
+    let is_of_last_lap = || {
+        good.get(1)
+            .is_some_and(|&(_, next)| first_span.precedes(&next))
+    };
+    if first != oldest && (first != newest || is_of_last_lap()) {
+        items.rotate_left(first);
+    }
 }
 
 fn comes_before(item: &Item, other: &Item) -> bool {

@@ -14,7 +14,7 @@ use super::{Page, PageSource, Reason, Recovery, prefetch_subbuf};
 use crate::Memory;
 use crate::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
 use crate::seal::{Seal, checksum_of};
-use crate::subbuf::{self, BadRecord, Commit, DROPPED};
+use crate::subbuf::{self, BadRecord, Commit, DROPPED, Summary};
 
 /// What was found.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +151,14 @@ impl<'a, M: Memory> Judge<'a, M> {
         }
     }
 
+    /// The word behind a sub-buffer's data, which the kernel takes for a length.
+    fn word_behind(&self, offset: usize) -> u32 {
+        match offset + 4 <= self.memory.len() {
+            true => self.memory.load_u32(offset & !3),
+            false => 0,
+        }
+    }
+
     fn by_structure(&mut self, header: Header) -> Judged {
         let (time_stamp, commit) = (header.time_stamp, header.commit);
         if commit.0 == DROPPED {
@@ -169,11 +177,13 @@ impl<'a, M: Memory> Judge<'a, M> {
             .read(header.offset + SUBBUF_HEADER, &mut self.data);
         // The next one's bytes come while this one is walked over.
         prefetch_subbuf(self.memory, header.offset + SUBBUF_SIZE);
-        let summary = subbuf::walk(time_stamp, &self.data[..commit.size()]);
+        let data = &self.data[..commit.size()];
+        let summary = subbuf::walk(time_stamp, data);
+        let behind = self.word_behind(header.offset + SUBBUF_HEADER + commit.size());
         if summary.last < time_stamp {
             return Judged::Bad(Reason::TimeBeyondClock(time_stamp));
         }
-        let page = Page {
+        let page = |summary: Summary| Page {
             subbuf: header.subbuf,
             time_stamp,
             size: summary.size as u32,
@@ -184,10 +194,23 @@ impl<'a, M: Memory> Judge<'a, M> {
             has_proven_time: false,
         };
         match summary.error {
-            None => Judged::Good(page, None),
+            None => Judged::Good(page(summary), None),
             // Never written memory proves that what is before it ended there.
-            Some(BadRecord::Unwritten { .. }) if summary.entries > 0 => {
-                Judged::Good(page, Some(Reason::Cut { kept: page.size }))
+            Some(BadRecord::Unwritten { .. }) => {
+                let whole = subbuf::without_torn(time_stamp, data, summary, behind);
+                let kept = whole.size as u32;
+                match whole.entries {
+                    0 => Judged::Bad(Reason::BadRecord(BadRecord::Unwritten {
+                        offset: whole.size,
+                    })),
+                    _ => Judged::Good(page(whole), Some(Reason::Cut { kept })),
+                }
+            }
+            Some(BadRecord::Length { offset, .. })
+                if summary.entries > 0 && subbuf::passes_kernel(data, offset, behind) =>
+            {
+                let kept = summary.size as u32;
+                Judged::Good(page(summary), Some(Reason::OddRecord { kept }))
             }
             Some(error) => Judged::Bad(Reason::BadRecord(error)),
         }
