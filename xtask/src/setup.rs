@@ -7,11 +7,13 @@ use anyhow::{Result, bail};
 use crate::run::{has_program, run};
 
 /// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 6] = [
     ("trace-cmd", "trace-cmd"),
     ("perf", "linux-perf"),
     ("stress-ng", "stress-ng"),
     ("valgrind", "valgrind"),
+    ("strace", "strace"),
+    ("systemd-analyze", "systemd"),
 ];
 
 pub(crate) fn setup() -> Result<()> {

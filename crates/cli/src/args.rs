@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use outlive_trace::Backing;
 use outlive_trace::cmdline::EventToken;
 
+use crate::doctor::Tier;
+use crate::line::parse_area;
 use crate::units::{parse_duration, parse_interval};
 
 const EXIT_CODES: &str = "\
@@ -46,6 +48,9 @@ pub(crate) enum Command {
     Check(CheckArgs),
     Rm(RmArgs),
     Demo(DemoArgs),
+    Doctor(Box<DoctorArgs>),
+    Install(Box<InstallArgs>),
+    Uninstall(UninstallArgs),
 }
 
 /// Keep what the previous run left, then record until SIGINT or SIGTERM
@@ -55,7 +60,7 @@ Example:
   outlive boot 'reserve_mem=12M:4096:trace trace_instance=boot_mapped@trace,sched,irq'
 
 The command line is the kernel's: see docs/command-line.md. Without one it is read from
-/etc/outlive/cmdline. What the start does is said on standard error, step by step.")]
+/etc/outlive/cmdline, and its areas from /etc/outlive/areas. What the start does is said on standard error, step by step.")]
 pub(crate) struct BootArgs {
     #[command(flatten)]
     pub(crate) line: LineArgs,
@@ -192,6 +197,105 @@ Takes some seconds, needs what recording the kernel's events needs (root), works
 folder, and leaves nothing behind.")]
 pub(crate) struct DemoArgs {}
 
+/// Tell what a trace survives on this machine, and why
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive doctor
+  outlive doctor --tier process,panic --area trace=mem:0x10000000
+  outlive doctor --prove
+  outlive doctor --prove --reboot=panic; outlive doctor
+
+Judged is what `outlive boot` would do with the same line and areas; without a line and without
+/etc/outlive/cmdline an example. Looking changes nothing but doctor.json in the state folder.
+Exit codes: 0 each tier asked for with --tier survives, and what was to be proven was; 1 one does
+not, or that is not known.")]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) line: LineArgs,
+    /// What has to be survived, for the exit code
+    #[arg(
+        long,
+        value_name = "TIER",
+        value_delimiter = ',',
+        default_value = "process"
+    )]
+    pub(crate) tier: Vec<Tier>,
+    /// Write canaries, kill their writer, and read them back as the next start would
+    #[arg(long)]
+    pub(crate) prove: bool,
+    /// Leave canaries for the next boot, which `outlive doctor` then reads. `now` reboots the
+    /// machine, `panic` makes its kernel panic; without either you do it
+    #[arg(long, value_name = "HOW", requires = "prove", num_args = 0..=1, require_equals = true,
+          default_missing_value = "ask")]
+    pub(crate) reboot: Option<Reboot>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the canaries of this line and die: for --prove
+    #[arg(long, value_name = "LINE", hide = true)]
+    pub(crate) write_canary: Option<String>,
+}
+
+/// Install the service that starts outlive early at each boot
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive install --dry-run
+  outlive install 'reserve_mem=12M:4096:trace trace_instance=boot_mapped@trace,sched'
+  outlive install --reserve
+  outlive install --root /mnt/image --area trace=mem:0x10000000
+
+Writes /etc/outlive/cmdline, outlive.service and its link in sysinit.target.wants, and where the
+kernel needs parameters a drop-in for the boot loader. A file that is not as an installation left it
+is not overwritten: then nothing is installed. Without a command line the README's is taken.")]
+pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    pub(crate) line: LineArgs,
+    /// Choose memory to set aside for the areas, so that they survive a panic, with memmap=
+    #[arg(long)]
+    pub(crate) reserve: bool,
+    /// Let the kernel itself make the instances: give it the command line (Linux 7.1 and later)
+    #[arg(long, conflicts_with = "reserve")]
+    pub(crate) kernel: bool,
+    /// Install into the file tree of another machine
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// The program that the service starts [default: this one; with --root /usr/bin/outlive]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) program: Option<PathBuf>,
+    /// Print the files, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Take back what install has written
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive uninstall
+
+A file that was changed since is kept and named. What was recorded stays.")]
+pub(crate) struct UninstallArgs {
+    /// The file tree of another machine
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Who reboots the machine, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reboot {
+    /// The user does
+    Ask,
+    /// The doctor does, at once
+    Now,
+    /// The doctor makes the kernel panic, at once
+    Panic,
+}
+
 /// The boot command line, and where its areas live.
 #[derive(Debug, Parser)]
 pub(crate) struct LineArgs {
@@ -215,21 +319,6 @@ pub(crate) struct TargetArgs {
     /// Formats for a region that a kernel wrote: a copy of tracefs' events folder
     #[arg(long, value_name = "DIR")]
     pub(crate) formats: Option<PathBuf>,
-}
-
-fn parse_area(text: &str) -> Result<(String, Backing), String> {
-    let (name, backing) = text
-        .split_once('=')
-        .ok_or("expected NAME=BACKING, as in trace=tmpfs")?;
-    if name.is_empty() {
-        return Err("expected the area's name before =".into());
-    }
-    Ok((
-        name.to_owned(),
-        backing
-            .parse()
-            .map_err(|error: outlive_trace::Error| error.to_string())?,
-    ))
 }
 
 fn parse_event(text: &str) -> Result<EventToken, String> {

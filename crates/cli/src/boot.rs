@@ -15,7 +15,9 @@ use outlive_ring::{RawMemory, Region, RunRecord};
 use outlive_trace::cmdline::{self, CommandLine, Diagnostic, InstanceKind, OptionScope};
 use outlive_trace::retention::Policy;
 use outlive_trace::start::close_run;
-use outlive_trace::{Live, Mapping, Start, Started, StateDir, Step, failpoint, generation};
+use outlive_trace::{
+    Backing, Live, Mapping, Start, Started, StateDir, Step, failpoint, generation,
+};
 
 use crate::args::{Args, BootArgs};
 use crate::background::{Background, Flusher, StopGuard};
@@ -69,7 +71,7 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         say!("nothing to record: no instance of the command line has events; nothing was touched");
         return Ok(exit::USAGE);
     }
-    if let Some(area) = unknown_area(boot, &parsed) {
+    if let Some(area) = unknown_area(&line.areas, &parsed) {
         say!(
             "--area {area}: the command line has no area of this name; it has: {}",
             area_names(&parsed).join(", ")
@@ -86,7 +88,7 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         state: &state,
         cmdline: &parsed,
         text: &line.text,
-        backings: &boot.line.areas,
+        backings: &line.areas,
         nr_cpus: nr_cpu_ids()?,
         program: ("outlive", env!("CARGO_PKG_VERSION")),
     };
@@ -104,9 +106,12 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
 }
 
 /// An area of the options that no instance of the command line has.
-fn unknown_area<'a>(boot: &'a BootArgs, cmdline: &CommandLine) -> Option<&'a str> {
+pub(crate) fn unknown_area<'a>(
+    areas: &'a [(String, Backing)],
+    cmdline: &CommandLine,
+) -> Option<&'a str> {
     let names = area_names(cmdline);
-    let mut given = boot.line.areas.iter().map(|(name, _)| name.as_str());
+    let mut given = areas.iter().map(|(name, _)| name.as_str());
     given.find(|name| names.iter().all(|known| known != name))
 }
 
@@ -144,7 +149,7 @@ fn resolve_events(
     Ok(resolved)
 }
 
-fn tell(step: &Step<'_>) {
+pub(crate) fn tell(step: &Step<'_>) {
     match step {
         Step::Tidied(tidied) => {
             for path in &tidied.completed {

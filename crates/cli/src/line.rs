@@ -1,15 +1,19 @@
-//! The boot command line that a command is given, and where it is from.
+//! The boot command line that a command is given, where it is from, and where its areas live.
 
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use outlive_trace::Backing;
 use outlive_trace::cmdline::CommandLine;
 
 use crate::args::LineArgs;
 
 /// Where the command line is looked for when none is given.
 pub(crate) const CMDLINE_FILE: &str = "/etc/outlive/cmdline";
+/// Where the areas of that file live, as far as they are no files in the state folder: one
+/// `NAME=BACKING` on each line, `#` begins a comment.
+pub(crate) const AREAS_FILE: &str = "/etc/outlive/areas";
 /// A command line file that is longer is none.
 const CMDLINE_MAX: u64 = 1 << 20;
 
@@ -18,6 +22,8 @@ pub(crate) struct Line {
     /// The name of a file, or `command line`.
     pub(crate) origin: String,
     pub(crate) text: String,
+    /// Where areas live, by name; one that is missing here is a file in the state folder.
+    pub(crate) areas: Vec<(String, Backing)>,
     is_file: bool,
 }
 
@@ -25,7 +31,13 @@ impl Line {
     /// The line of the arguments, of the file that they name, or of the usual file.
     pub(crate) fn read(args: &LineArgs) -> Result<Self> {
         if let Some(text) = &args.cmdline {
-            return Ok(Self::given(text));
+            return Ok(Self::given(text, &args.areas));
+        }
+        let mut areas = args.areas.clone();
+        if args.cmdline_file.is_none() {
+            let installed = read_areas(Path::new(AREAS_FILE))?;
+            let is_given = |name: &str| args.areas.iter().any(|(given, _)| given == name);
+            areas.extend(installed.into_iter().filter(|(name, _)| !is_given(name)));
         }
         let path = args
             .cmdline_file
@@ -48,16 +60,26 @@ impl Line {
         Ok(Self {
             origin: path.display().to_string(),
             text,
+            areas,
             is_file: true,
         })
     }
 
     /// A line that was given as it is.
-    pub(crate) fn given(text: &str) -> Self {
+    pub(crate) fn given(text: &str, areas: &[(String, Backing)]) -> Self {
         Self {
             origin: "command line".into(),
             text: text.to_owned(),
+            areas: areas.to_vec(),
             is_file: false,
+        }
+    }
+
+    /// The same line, said to be from elsewhere.
+    pub(crate) fn from(self, origin: &str) -> Self {
+        Self {
+            origin: origin.to_owned(),
+            ..self
         }
     }
 
@@ -66,5 +88,65 @@ impl Line {
             true => CommandLine::parse_file(&self.text),
             false => CommandLine::parse(&self.text),
         }
+    }
+}
+
+/// The areas that a file names; none if there is no file.
+fn read_areas(path: &Path) -> Result<Vec<(String, Backing)>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let mut areas = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if !line.is_empty() {
+            let area = parse_area(line).map_err(anyhow::Error::msg);
+            areas.push(area.with_context(|| format!("{}:{}", path.display(), number + 1))?);
+        }
+    }
+    Ok(areas)
+}
+
+/// The text of such a file.
+pub(crate) fn areas_text(areas: &[(String, Backing)]) -> String {
+    let line = |(name, backing): &(String, Backing)| format!("{name}={backing}\n");
+    areas.iter().map(line).collect()
+}
+
+/// `NAME=BACKING`.
+pub(crate) fn parse_area(text: &str) -> Result<(String, Backing), String> {
+    let (name, backing) = text
+        .split_once('=')
+        .ok_or("expected NAME=BACKING, as in trace=tmpfs")?;
+    if name.is_empty() {
+        return Err("expected the area's name before =".into());
+    }
+    Ok((
+        name.to_owned(),
+        backing
+            .parse()
+            .map_err(|error: outlive_trace::Error| error.to_string())?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn areas_of_a_file_are_read_back_and_a_mistake_has_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("areas");
+        assert!(read_areas(&path).unwrap().is_empty());
+        let areas = ["trace=mem:0x10000000", "b=dax:/pmem/x"].map(|text| parse_area(text).unwrap());
+        std::fs::write(&path, format!("# areas\n\n{}", areas_text(&areas))).unwrap();
+        assert_eq!(read_areas(&path).unwrap(), areas);
+        std::fs::write(&path, "a=tmpfs\nb=disk\n").unwrap();
+        let error = format!("{:#}", read_areas(&path).unwrap_err());
+        assert!(
+            error.contains("areas:2: ") && error.contains("disk"),
+            "{error}"
+        );
     }
 }

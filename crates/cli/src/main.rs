@@ -11,9 +11,11 @@ mod boot;
 mod check;
 mod demo;
 mod diagnostic;
+mod doctor;
 mod event_json;
 mod follow;
 mod info;
+mod install;
 mod line;
 mod ls;
 mod rm;
@@ -84,6 +86,9 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Check(check) => check::run(args, check),
         Command::Rm(rm) => rm::run(args, rm),
         Command::Demo(_) => demo::run(),
+        Command::Doctor(doctor) => doctor::run(args, doctor),
+        Command::Install(install) => install::install(args, install),
+        Command::Uninstall(uninstall) => install::uninstall(uninstall),
     }
 }
 

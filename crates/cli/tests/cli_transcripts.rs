@@ -342,7 +342,19 @@ fn what_may_not_be_read_is_not_said_to_be_missing() {
 
 #[test]
 fn every_help_has_an_example() {
-    for command in ["boot", "ls", "show", "info", "check", "rm", "demo"] {
+    let commands = [
+        "boot",
+        "ls",
+        "show",
+        "info",
+        "check",
+        "rm",
+        "demo",
+        "doctor",
+        "install",
+        "uninstall",
+    ];
+    for command in commands {
         let output = Command::new(env!("CARGO_BIN_EXE_outlive"))
             .args([command, "--help"])
             .output()

@@ -241,8 +241,14 @@ impl Refusal {
 
 /// The lockdown mode that refuses tracing: `confidentiality` refuses it, `integrity` does not.
 fn lockdown_mode() -> Option<String> {
-    let text = std::fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
-    parse_lockdown(&text).filter(|mode| mode == "confidentiality")
+    lockdown().filter(|mode| mode == "confidentiality")
+}
+
+/// The kernel's lockdown mode: `none`, `integrity` or `confidentiality`. `None` of a kernel without
+/// (kernel_lockdown(7)).
+#[must_use]
+pub fn lockdown() -> Option<String> {
+    parse_lockdown(&std::fs::read_to_string("/sys/kernel/security/lockdown").ok()?)
 }
 
 /// The word in brackets of `none integrity [confidentiality]`.
@@ -253,7 +259,8 @@ fn parse_lockdown(text: &str) -> Option<String> {
 }
 
 /// Whether the signs of a container are there: its marker files, or a user namespace of its own.
-fn in_container() -> bool {
+#[must_use]
+pub fn in_container() -> bool {
     let marked = ["/.dockerenv", "/run/.containerenv"]
         .iter()
         .any(|p| Path::new(p).exists());

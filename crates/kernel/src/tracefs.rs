@@ -35,20 +35,30 @@ impl Tracefs {
     /// Each with its own [`Error`]: no permission, no tracefs in this kernel, not mounted and not
     /// root, mounted read-only, lockdown.
     pub fn find() -> Result<Self, Error> {
-        let path = Path::new("/proc/self/mountinfo");
-        let mounts = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-        let this = match find_in_mounts(&mounts) {
-            Some(mount) if mount.is_read_only => {
-                return Err(Error::ReadOnlyMount { path: mount.path });
-            }
-            Some(mount) => Self {
-                root: mount.path,
-                mounted_here: false,
-            },
-            None => Self::mount(Path::new(USUAL_PLACE))?,
+        let this = match Self::find_mounted() {
+            Err(Error::NotMounted) => Self::mount(Path::new(USUAL_PLACE))?,
+            result => result?,
         };
         this.check()?;
         Ok(this)
+    }
+
+    /// As [`find`](Self::find) for those who only look: nothing is mounted, and nothing is said
+    /// about what may be done there.
+    ///
+    /// # Errors
+    /// [`Error::NotMounted`] if it is nowhere, or mounted read-only.
+    pub fn find_mounted() -> Result<Self, Error> {
+        let path = Path::new("/proc/self/mountinfo");
+        let mounts = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        match find_in_mounts(&mounts) {
+            Some(mount) if mount.is_read_only => Err(Error::ReadOnlyMount { path: mount.path }),
+            Some(mount) => Ok(Self {
+                root: mount.path,
+                mounted_here: false,
+            }),
+            None => Err(Error::NotMounted),
+        }
     }
 
     /// Takes a folder as tracefs without looking at the mounts, for a copy or a test.
@@ -189,7 +199,10 @@ impl Tracefs {
     }
 
     /// Opens what only somebody who may trace can open, so that refusals are found at the start.
-    fn check(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// What refuses it: no permission, lockdown, or no instances in this kernel's tracefs.
+    pub fn check(&self) -> Result<(), Error> {
         let path = self.root.join("instances");
         match std::fs::read_dir(&path) {
             Ok(_) => Ok(()),
@@ -289,7 +302,7 @@ fn parse_mount(line: &str, fstype: &str) -> Option<Mount> {
     let is_wanted = after.next()? == fstype && root == "/";
     let super_options = after.nth(1).unwrap_or("");
     is_wanted.then(|| Mount {
-        path: PathBuf::from(unescape(place)),
+        path: PathBuf::from(unescape_mount(place)),
         is_read_only: is_read_only(options) || is_read_only(super_options),
     })
 }
@@ -298,8 +311,10 @@ fn is_read_only(options: &str) -> bool {
     options.split(',').any(|option| option == "ro")
 }
 
-/// Space, tab, newline and backslash are written as three octal digits in `mountinfo`.
-fn unescape(text: &str) -> String {
+/// A path of `/proc/self/mountinfo` as it is: space, tab, newline and backslash are written there
+/// as three octal digits.
+#[must_use]
+pub fn unescape_mount(text: &str) -> String {
     [
         ("\\040", " "),
         ("\\011", "\t"),

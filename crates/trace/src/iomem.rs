@@ -24,6 +24,12 @@ const USABLE: [&str; 4] = [
     "soft reserved",
 ];
 
+/// What the kernel calls its memory.
+const SYSTEM_RAM: &str = "System RAM";
+const FOUR_GIB: u64 = 4 << 30;
+/// How many places in a range are looked at.
+const PLACES_MAX: u64 = 4096;
+
 /// The ranges of `/proc/iomem`.
 #[derive(Clone, Debug, Default)]
 pub struct IoMemory {
@@ -119,6 +125,55 @@ impl IoMemory {
                 last: *last,
             }),
         }
+    }
+}
+
+impl IoMemory {
+    /// An address, a multiple of `align` (a power of two), where `len_bytes` could be set aside: RAM
+    /// of which nobody has a part, without the ranges `taken` (address and bytes).
+    ///
+    /// The highest such memory above 4 GiB; below, where boot loaders put the initrd at the top, the
+    /// middle of the largest free range. `None` if there is none, or addresses are hidden.
+    #[must_use]
+    pub fn place(&self, len_bytes: u64, align: u64, taken: &[(u64, u64)]) -> Option<u64> {
+        let fits = |address: &u64| {
+            let last = address.checked_add(len_bytes.checked_sub(1)?)?;
+            Some(self.is_free_ram(*address, last, taken)).filter(|is_free| *is_free)
+        };
+        let ram = || self.ranges.iter().filter(|range| range.name == SYSTEM_RAM);
+        let steps_down = |from: u64, to: u64| {
+            let top = (from.saturating_add(1)).saturating_sub(len_bytes) & !(align - 1);
+            (0..PLACES_MAX)
+                .map_while(move |step| top.checked_sub(step * align))
+                .take_while(move |address| *address >= to)
+        };
+        let high = ram().rev().filter(|range| range.first >= FOUR_GIB);
+        let mut high = high.flat_map(|range| steps_down(range.last, range.first));
+        let low = ram().filter(|range| range.first < FOUR_GIB);
+        high.find(|address| fits(address).is_some()).or_else(|| {
+            let range = low.max_by_key(|range| range.last - range.first)?;
+            let middle = range.first + (range.last - range.first) / 2;
+            let mut places = steps_down(middle.saturating_add(len_bytes), range.first);
+            places.find(|address| *address > 0 && fits(address).is_some())
+        })
+    }
+
+    /// Whether a range is RAM that nobody has a part of.
+    fn is_free_ram(&self, first: u64, last: u64, taken: &[(u64, u64)]) -> bool {
+        let within = |range: &IoRange| range.first <= first && last <= range.last;
+        let is_ram = |range: &IoRange| range.name == SYSTEM_RAM;
+        let mut overlapping = self
+            .ranges
+            .iter()
+            .filter(|range| range.overlaps(first, last));
+        let is_taken = |(start, len): &(u64, u64)| {
+            *start <= last && first <= start.saturating_add(len.saturating_sub(1))
+        };
+        overlapping
+            .clone()
+            .any(|range| is_ram(range) && within(range))
+            && overlapping.all(is_ram)
+            && !taken.iter().any(is_taken)
     }
 }
 
@@ -268,6 +323,34 @@ eec00000-febfffff : Reserved
         assert!(error(Errno::PERM).contains("CONFIG_STRICT_DEVMEM"));
         assert!(error(Errno::NOENT).contains("CONFIG_DEVMEM"));
         assert!(error(Errno::ACCESS).contains("root"));
+    }
+
+    #[test]
+    fn place_is_the_highest_free_memory() {
+        let memory = IoMemory::parse(TEXT);
+        let place = |len, taken: &[_]| memory.place(len, 2 << 20, taken);
+        assert_eq!(place(12 << 20, &[]), Some(0x6_3f40_0000));
+        let below = place(12 << 20, &[(0x6_3f40_0000, 12 << 20)]);
+        assert_eq!(below, Some(0x6_3e80_0000));
+        assert_eq!(place(1 << 40, &[]), None);
+        assert_eq!(place(0, &[]), None);
+    }
+
+    #[test]
+    fn place_below_four_gib_is_in_the_middle_and_beside_the_kernel() {
+        let memory = IoMemory::parse(
+            "00001000-0009fbff : System RAM\n00100000-1fffffff : System RAM\n\
+             \x20 01000000-022090c7 : Kernel code\n  0f000000-10bfffff : Crash kernel\n",
+        );
+        let address = memory.place(4 << 20, 2 << 20, &[]).unwrap();
+        assert_eq!(address, 0x0ec0_0000);
+        assert_eq!(address % (2 << 20), 0);
+    }
+
+    #[test]
+    fn no_place_is_told_where_addresses_are_hidden() {
+        let hidden = IoMemory::parse("00000000-00000000 : System RAM\n");
+        assert_eq!(hidden.place(4096, 4096, &[]), None);
     }
 
     #[test]

@@ -261,6 +261,25 @@ impl StateDir {
         durable::write_atomic(&path, &text)
     }
 
+    /// A small file of somebody who keeps notes beside the state, by its name in the folder. `None`
+    /// if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadName`] if that is no file's name, [`Error::Io`] if it cannot be read.
+    pub fn read_note(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        read_small(&self.path.join(name::check(name)?))
+    }
+
+    /// Replaces such a file whole. Of two who do it at once, one is later.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadName`], [`Error::Io`] or [`Error::NoSpace`]; then the old file is still there.
+    pub fn write_note(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        durable::write_atomic(&self.path.join(name::check(name)?), bytes)
+    }
+
     /// Removes what a killed start left of small files.
     pub(crate) fn tidy_small_files(&self) -> Result<Vec<PathBuf>, Error> {
         let mut removed = Vec::new();

@@ -196,6 +196,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// One that was started in another way.
+    pub fn of(child: Child, log: PathBuf) -> Self {
+        Self { child, log }
+    }
+
     /// What it said so far.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap()

@@ -8,6 +8,7 @@
 mod harness;
 mod loss;
 mod places;
+mod rights;
 mod steps;
 mod variants;
 

@@ -38,6 +38,12 @@ impl MemmapKind {
         })
     }
 
+    /// Whether the kernel leaves it alone and knows nothing more of it.
+    #[must_use]
+    pub fn is_reserved(self) -> bool {
+        self == Self::Reserved
+    }
+
     /// Whether memory of this kind can hold an instance.
     #[must_use]
     pub fn is_kept(self) -> bool {

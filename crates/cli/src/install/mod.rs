@@ -1,0 +1,230 @@
+//! `outlive install` and `outlive uninstall`: what starts outlive early at each boot.
+//!
+//! Everything that is written is planned first ([`Plan`]), compared with what is there, and noted
+//! in a manifest ([`Manifest`]), by which `uninstall` takes back exactly that. A file that is not
+//! ours, or was changed since, is neither overwritten nor removed.
+
+mod boot_loader;
+mod manifest;
+mod reserve;
+mod unit;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use outlive_kernel::nr_cpu_ids;
+use outlive_trace::cmdline::CommandLine;
+use outlive_trace::{Backing, start};
+
+use crate::args::{Args, InstallArgs, UninstallArgs};
+use crate::boot::{self, say};
+use crate::line::{self, AREAS_FILE, CMDLINE_FILE, Line};
+use crate::{diagnostic, exit, target};
+
+use boot_loader::BootLoader;
+use manifest::{Content, Manifest, Planned};
+use unit::Unit;
+
+/// Name of the service.
+pub(crate) const UNIT: &str = "outlive.service";
+/// What is installed where no command line is given.
+const EXAMPLE: &str = crate::doctor::EXAMPLE;
+/// Where an image has the program.
+const PROGRAM: &str = "/usr/bin/outlive";
+
+/// What an installation consists of.
+struct Plan {
+    files: Vec<Planned>,
+    /// What the user does then.
+    next: Vec<String>,
+}
+
+pub(crate) fn install(args: &Args, install: &InstallArgs) -> Result<u8> {
+    let line = match (&install.line.cmdline, &install.line.cmdline_file) {
+        (None, None) => Line::given(EXAMPLE, &install.line.areas),
+        _ => Line::read(&install.line)?,
+    };
+    let cmdline = line.parse();
+    if !cmdline.is_clean_for_strict() {
+        eprint!(
+            "{}",
+            diagnostic::render(&line.origin, &line.text, &cmdline.diagnostics)
+        );
+        say!("nothing is installed: the command line has mistakes");
+        return Ok(exit::USAGE);
+    }
+    if let Some(area) = boot::unknown_area(&line.areas, &cmdline) {
+        say!("--area {area}: the command line has no area of this name");
+        return Ok(exit::USAGE);
+    }
+    if install.reserve && install.root.is_some() {
+        say!(
+            "--reserve chooses from this machine's memory, not from that of an image: name the \
+             address with --area NAME=mem:0xADDRESS"
+        );
+        return Ok(exit::USAGE);
+    }
+    let plan = plan(args, install, &line, &cmdline)?;
+    let root = install.root.as_deref().unwrap_or(Path::new("/"));
+    if install.dry_run {
+        plan.print();
+        return Ok(exit::DONE);
+    }
+    let mut manifest = Manifest::read(root)?;
+    let foreign = manifest.foreign(root, &plan.files)?;
+    if !foreign.is_empty() {
+        for path in foreign {
+            say!(
+                "{} is there, and is not as `outlive install` left it",
+                path.display()
+            );
+        }
+        say!("nothing is installed; move these files away, or look at `outlive install --dry-run`");
+        return Ok(exit::FAILED);
+    }
+    for kept in manifest.install(root, &plan.files)? {
+        say!(
+            "{}: no longer needed, but changed since: kept",
+            kept.display()
+        );
+    }
+    plan.tell(root);
+    Ok(exit::DONE)
+}
+
+pub(crate) fn uninstall(uninstall: &UninstallArgs) -> Result<u8> {
+    let root = uninstall.root.as_deref().unwrap_or(Path::new("/"));
+    let manifest = Manifest::read(root)?;
+    if manifest.is_empty() {
+        say!(
+            "nothing is installed: there is no {}",
+            Manifest::path(root).display()
+        );
+        return Ok(exit::USAGE);
+    }
+    let (removed, kept) = manifest.uninstall(root, uninstall.dry_run)?;
+    for path in &removed {
+        say!("removed {}", path.display());
+    }
+    for path in &kept {
+        say!("kept {}: it was changed since", path.display());
+    }
+    if uninstall.dry_run {
+        say!("(--dry-run: nothing was removed)");
+    } else if removed
+        .iter()
+        .any(|path| path.ends_with("default/grub.d/outlive.cfg"))
+    {
+        say!("then: update-grub, and reboot");
+    }
+    say!(
+        "what was recorded stays in its state folder; a service that runs goes on until it is stopped"
+    );
+    Ok(exit::DONE)
+}
+
+fn plan(args: &Args, install: &InstallArgs, line: &Line, cmdline: &CommandLine) -> Result<Plan> {
+    let state = target::state_path(args)?;
+    let mut areas = line.areas.clone();
+    if install.reserve {
+        reserve::choose(cmdline, &mut areas)?;
+    }
+    // What the start would refuse is refused now.
+    start::area_requests(cmdline, &areas, nr_cpu_ids()?)?;
+    let program = match (&install.program, &install.root) {
+        (Some(program), _) => program.clone(),
+        (None, Some(_)) => PathBuf::from(PROGRAM),
+        (None, None) => std::env::current_exe().context("cannot find this program")?,
+    };
+    let unit = Unit {
+        program: &program,
+        state: &state,
+        areas: &areas,
+    };
+    let mut files = vec![
+        Planned::file(CMDLINE_FILE, format!("{}\n", line.text.trim_end())),
+        Planned::file(format!("/etc/systemd/system/{UNIT}"), unit.text()),
+        Planned {
+            path: format!("/etc/systemd/system/sysinit.target.wants/{UNIT}").into(),
+            content: Content::Link(format!("../{UNIT}").into()),
+        },
+    ];
+    if !areas.is_empty() {
+        files.push(Planned::file(AREAS_FILE, line::areas_text(&areas)));
+    }
+    files.extend(unit.tmpfiles());
+    let mut next = Vec::new();
+    let parameters = parameters(install, line, cmdline, &areas);
+    if !parameters.is_empty() {
+        let root = install.root.as_deref().unwrap_or(Path::new("/"));
+        let loader = BootLoader::find(root);
+        files.extend(loader.drop_in(&parameters));
+        next.push(loader.next(&parameters));
+    }
+    next.push(match parameters.is_empty() {
+        true => "systemctl daemon-reload && systemctl start outlive".into(),
+        false => "reboot".into(),
+    });
+    Ok(Plan { files, next })
+}
+
+/// What the kernel's command line needs.
+fn parameters(
+    install: &InstallArgs,
+    line: &Line,
+    cmdline: &CommandLine,
+    areas: &[(String, Backing)],
+) -> Vec<String> {
+    if install.kernel {
+        let values = |name: &'static str, spans: Vec<std::ops::Range<usize>>| {
+            let value = move |span| format!("{name}={}", &line.text[span]);
+            spans.into_iter().map(value)
+        };
+        let areas = cmdline
+            .reserve_mem
+            .iter()
+            .map(|area| area.span.clone())
+            .collect();
+        let instances = cmdline
+            .instances
+            .iter()
+            .map(|one| one.span.clone())
+            .collect();
+        return values("reserve_mem", areas)
+            .chain(values("trace_instance", instances))
+            .collect();
+    }
+    let mut parameters = reserve::memmap(cmdline, areas);
+    let panic = std::fs::read_to_string("/proc/sys/kernel/panic").unwrap_or_default();
+    if !parameters.is_empty() && panic.trim() == "0" {
+        // Who has to cut the power of a machine that stands still loses its memory.
+        parameters.push("panic=10".into());
+    }
+    parameters
+}
+
+impl Plan {
+    fn print(&self) {
+        for Planned { path, content } in &self.files {
+            match content {
+                Content::File(text) => println!("# {}\n{text}", path.display()),
+                Content::Link(to) => println!("# {} -> {}\n", path.display(), to.display()),
+            }
+        }
+        for next in &self.next {
+            println!("# then: {next}");
+        }
+    }
+
+    fn tell(&self, root: &Path) {
+        for planned in &self.files {
+            say!(
+                "installed {}",
+                manifest::in_root(root, &planned.path).display()
+            );
+        }
+        for next in &self.next {
+            say!("then: {next}");
+        }
+    }
+}
