@@ -116,6 +116,8 @@ const NAMED: &[(&str, IntType)] = &[
     ("rwf_t", IntType::INT),
     ("__kernel_rwf_t", IntType::INT),
     ("uintptr_t", IntType::ULONG),
+    // RFC 2744.
+    ("OM_uint32", IntType::UINT),
 ];
 
 /// The integer type that `words` name, such as `["unsigned", "long"]`; `None` for structs,

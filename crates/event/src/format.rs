@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use crate::constants::Constants;
 use crate::ctype::{self, IntType};
 use crate::error::{FormatError, FormatErrorKind, NotEvaluated};
 use crate::print_fmt::{self, Program};
@@ -159,14 +160,15 @@ impl EventFormat {
             .find(|f| f.name == name)
     }
 
-    /// The compiled `print fmt`; compiled at the first call.
+    /// The compiled `print fmt`; compiled at the first call, with the values that `constants` has
+    /// then.
     ///
     /// # Errors
     ///
     /// The part that is not understood. The event is then printed from its fields.
-    pub fn program(&self) -> Result<&Program, &NotEvaluated> {
+    pub fn program(&self, constants: &Constants) -> Result<&Program, &NotEvaluated> {
         self.program
-            .get_or_init(|| print_fmt::compile(self, &self.print_fmt))
+            .get_or_init(|| print_fmt::compile(self, &|name| constants.get(name)))
             .as_ref()
     }
 }

@@ -39,7 +39,9 @@
 
 #![forbid(unsafe_code)]
 
+mod btf;
 mod catalog;
+mod constants;
 mod ctype;
 mod digits;
 mod error;
@@ -56,6 +58,7 @@ mod text;
 mod value;
 
 pub use catalog::{COMM_SIZE, Catalog, CatalogRecord, Kernel, RecordKind, Symbol, Symbols, Tasks};
+pub use constants::Constants;
 pub use ctype::IntType;
 pub use error::{CatalogError, FormatError, FormatErrorKind, NotEvaluated, Reason};
 pub use format::{EventFormat, Field, FieldKind};

@@ -4,7 +4,7 @@
 //! kernel.
 
 use crate::format::{EventFormat, FieldKind};
-use crate::print_fmt::Program;
+use crate::print_fmt;
 use crate::record;
 
 /// Offsets of the words of an event that are printed with `%ps`, `%pS`, `%pB` and the like.
@@ -22,10 +22,9 @@ impl SymbolFields {
                 stack: Some(stack),
             };
         }
-        let mut offsets = format
-            .program()
-            .map(Program::symbol_offsets)
-            .unwrap_or_default();
+        // Where the addresses lie does not depend on the values of names.
+        let program = print_fmt::compile(format, &|_| Some(0));
+        let mut offsets = program.map_or(Vec::new(), |p| p.symbol_offsets());
         offsets.sort_unstable();
         offsets.dedup();
         Self {

@@ -26,7 +26,7 @@ fn every_event_of_the_main_systems_is_evaluated() {
             catalog.skipped_formats()
         );
         for event in catalog.events() {
-            if let Err(error) = event.program() {
+            if let Err(error) = event.program(catalog.constants()) {
                 panic!("{kernel} {}:{}: {error}", event.system, event.name);
             }
         }
@@ -64,7 +64,10 @@ fn every_format_of_this_machine_parses() {
         catalog.skipped_formats()
     );
     let all = catalog.events().count();
-    let skipped = catalog.events().filter(|e| e.program().is_err()).count();
+    let skipped = catalog
+        .events()
+        .filter(|e| e.program(catalog.constants()).is_err())
+        .count();
     println!("{all} events, {skipped} print formats not evaluated");
     assert!(
         skipped * 10 <= all,
@@ -210,6 +213,7 @@ proptest! {
             CatalogRecord::Symbol { address, size: 4, name: &text, module: &system },
             CatalogRecord::PrintkFormat { address, text: &text },
             CatalogRecord::TaskName { pid, comm: system.as_bytes() },
+            CatalogRecord::Constant { name: &text, value: address },
         ];
         for record in records {
             let mut payload = Vec::new();

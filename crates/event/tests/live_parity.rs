@@ -331,7 +331,7 @@ const OTHER_SYSTEMS: &[&[&str]] = &[
 fn is_beyond_reach(catalog: &Catalog, name: &str) -> bool {
     catalog
         .events()
-        .any(|e| e.name == name && e.program().is_err())
+        .any(|e| e.name == name && e.program(catalog.constants()).is_err())
 }
 
 #[test]

@@ -125,6 +125,7 @@ pub(crate) fn write_catalog<M: MemoryMut + Copy>(
     for name in tracefs.events_of(ALWAYS)?.iter().chain(events) {
         catalog.format(&name.system, &tracefs.event_format(name)?);
     }
+    catalog.constants();
     let mut printk = Catalog::new();
     printk.parse_printk_formats(&tracefs.printk_formats().unwrap_or_default());
     for (address, text) in printk.printk_formats() {

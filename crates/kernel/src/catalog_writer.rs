@@ -10,6 +10,8 @@ use outlive_ring::MemoryMut;
 use outlive_ring::catalog::{CatalogLog, TASK_NAME_MAX, TaskNames};
 use outlive_ring::extension::Layout;
 
+use crate::constants::constants;
+
 /// Tasks whose names are remembered here, so that each is stored once: beyond, all are forgotten
 /// and stored again when they occur.
 const KNOWN_TASKS_MAX: usize = 1 << 16;
@@ -80,6 +82,15 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
         }
         self.plans[id] = Plan::of(&format);
         self.formats[id] = Some(Box::new(format));
+    }
+
+    /// Writes the values of the names that the formats written so far mention.
+    pub fn constants(&mut self) {
+        let formats = self.formats.iter().flatten();
+        let names = formats.flat_map(|format| format.unresolved_names());
+        for (name, value) in constants(&names.collect()).iter() {
+            self.log.append(&CatalogRecord::Constant { name, value });
+        }
     }
 
     /// Writes a task's name, unless it is the one that is known. Any event knows better.

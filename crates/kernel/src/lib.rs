@@ -54,6 +54,7 @@ mod clock;
     reason = "shared with the tests of the public surface"
 )]
 mod collect;
+mod constants;
 mod cpus;
 mod drain;
 mod error;

@@ -1,10 +1,11 @@
 //! A catalog from a copy of a tracefs `events` folder.
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Catalog;
+use crate::constants::Constants;
 use crate::error::CatalogError;
 use crate::header_page::HeaderPage;
 
@@ -13,7 +14,8 @@ impl Catalog {
     /// `header_event`.
     ///
     /// Beside it, in the folder or in its parent, `printk_formats`, `saved_cmdlines`,
-    /// `saved_tgids` and `kallsyms` are read if they are there. A `format` file that does not
+    /// `saved_tgids`, `kallsyms`, `btf` (a copy of `/sys/kernel/btf`) and `constants` (lines of
+    /// `NAME = NUMBER`) are read if they are there. A `format` file that does not
     /// parse is skipped and noted in [`skipped_formats`](Self::skipped_formats).
     ///
     /// # Errors
@@ -45,6 +47,20 @@ impl Catalog {
         Ok(())
     }
 
+    /// Looks names in the print formats up in a folder of BTF files, `/sys/kernel/btf` or a copy
+    /// of it; nothing happens if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The folder or a file in it cannot be read.
+    pub fn read_btf(&mut self, path: impl AsRef<Path>) -> Result<(), CatalogError> {
+        let names = self.events().flat_map(|e| e.unresolved_names()).collect();
+        for (name, value) in Constants::from_btf_dir(path, &names)?.iter() {
+            self.constants.set(name, value);
+        }
+        Ok(())
+    }
+
     fn read_siblings(&mut self, path: &Path) -> Result<(), CatalogError> {
         for folder in [Some(path), path.parent()].into_iter().flatten() {
             if let Some(text) = read_optional(&folder.join("printk_formats"))? {
@@ -59,6 +75,10 @@ impl Catalog {
             if let Some(text) = read_optional(&folder.join("kallsyms"))? {
                 self.parse_kallsyms(&lossy(text));
             }
+            if let Some(text) = read_optional(&folder.join("constants"))? {
+                self.parse_constants(&lossy(text));
+            }
+            self.read_btf(folder.join("btf"))?;
         }
         Ok(())
     }
@@ -70,6 +90,15 @@ fn lossy(bytes: Vec<u8>) -> String {
 
 /// The folders in `path`, sorted by name.
 fn folders(path: &Path) -> Result<Vec<PathBuf>, CatalogError> {
+    entries(path, FileType::is_dir)
+}
+
+/// The files in `path`, sorted by name.
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, CatalogError> {
+    entries(path, FileType::is_file)
+}
+
+fn entries(path: &Path, is: fn(&FileType) -> bool) -> Result<Vec<PathBuf>, CatalogError> {
     let at = |error| CatalogError::Io {
         path: path.to_owned(),
         error,
@@ -77,7 +106,7 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>, CatalogError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(at)? {
         let entry = entry.map_err(at)?;
-        if entry.file_type().map_err(at)?.is_dir() {
+        if is(&entry.file_type().map_err(at)?) {
             found.push(entry.path());
         }
     }
@@ -86,7 +115,7 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>, CatalogError> {
 }
 
 /// A file's bytes; `None` if there is no such file.
-fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, CatalogError> {
+pub(crate) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, CatalogError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

@@ -11,10 +11,12 @@ mod text_files;
 
 use std::collections::HashMap;
 
+pub(crate) use events_dir::{files, read_optional};
 pub use record::{COMM_SIZE, CatalogRecord, RecordKind};
 pub use symbols::{Symbol, Symbols};
 pub use tasks::Tasks;
 
+use crate::constants::Constants;
 use crate::error::CatalogError;
 use crate::format::EventFormat;
 use crate::header_page::HeaderPage;
@@ -33,6 +35,7 @@ pub struct Catalog {
     kernel: Option<Kernel>,
     modules: Vec<(u64, String)>,
     trace_clock: Option<String>,
+    constants: Constants,
     unknown_records: u64,
     skipped_formats: Vec<CatalogError>,
 }
@@ -117,6 +120,7 @@ impl Catalog {
             CatalogRecord::TaskName { pid, comm } => self.tasks.set_comm(pid, comm),
             CatalogRecord::TraceClock(name) => self.trace_clock = Some(name.to_owned()),
             CatalogRecord::SavedTgid { pid, tgid } => self.tasks.set_tgid(pid, tgid),
+            CatalogRecord::Constant { name, value } => self.constants.set(name, value),
         }
         Ok(())
     }
@@ -162,6 +166,14 @@ impl Catalog {
     /// Reads the text of `/proc/kallsyms`; symbols known before are dropped.
     pub fn parse_kallsyms(&mut self, text: &str) {
         self.symbols.parse_kallsyms(text);
+    }
+
+    /// Reads lines of `NAME = NUMBER`: values of names in print formats, as
+    /// [`Constants::set`] takes them.
+    pub fn parse_constants(&mut self, text: &str) {
+        for (name, value) in text_files::constants(text) {
+            self.constants.set(name, value);
+        }
     }
 
     /// The event with this id.
@@ -238,6 +250,18 @@ impl Catalog {
     #[must_use]
     pub fn trace_clock(&self) -> Option<&str> {
         self.trace_clock.as_deref()
+    }
+
+    /// Values of the names in print formats. They count for the events that are printed for the
+    /// first time from now on.
+    #[must_use]
+    pub fn constants(&self) -> &Constants {
+        &self.constants
+    }
+
+    /// The values of names, to be changed; see [`Catalog::constants`].
+    pub fn constants_mut(&mut self) -> &mut Constants {
+        &mut self.constants
     }
 
     /// Records of unknown kinds that were ignored.

@@ -15,6 +15,7 @@
 //! | 8 task name | i32 pid, name (at most 16 bytes) |
 //! | 9 trace clock | its name as in `trace_clock` |
 //! | 10 saved tgid | i32 pid, i32 tgid |
+//! | 11 constant | u64 value, name |
 
 use crate::error::CatalogError;
 
@@ -43,6 +44,8 @@ pub enum RecordKind {
     TraceClock = 9,
     /// A thread's group.
     SavedTgid = 10,
+    /// The value of a name in a print format.
+    Constant = 11,
 }
 
 impl RecordKind {
@@ -61,6 +64,7 @@ impl RecordKind {
             TaskName,
             TraceClock,
             SavedTgid,
+            Constant,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }
@@ -133,6 +137,13 @@ pub enum CatalogRecord<'a> {
         /// The pid of its group leader.
         tgid: i32,
     },
+    /// The value of a name in a print format, see [`Constants::set`](crate::Constants::set).
+    Constant {
+        /// The name.
+        name: &'a str,
+        /// Its value, extended to 64 bits.
+        value: u64,
+    },
 }
 
 /// Longest task name that is stored.
@@ -153,6 +164,7 @@ impl<'a> CatalogRecord<'a> {
             Self::TaskName { .. } => RecordKind::TaskName,
             Self::TraceClock(_) => RecordKind::TraceClock,
             Self::SavedTgid { .. } => RecordKind::SavedTgid,
+            Self::Constant { .. } => RecordKind::Constant,
         }
     }
 
@@ -173,6 +185,10 @@ impl<'a> CatalogRecord<'a> {
             }
             | Self::Module {
                 address,
+                name: rest,
+            }
+            | Self::Constant {
+                value: address,
                 name: rest,
             } => {
                 out.extend_from_slice(&address.to_le_bytes());
@@ -257,6 +273,10 @@ impl<'a> CatalogRecord<'a> {
             RecordKind::SavedTgid => Self::SavedTgid {
                 pid: reader.i32()?,
                 tgid: reader.i32()?,
+            },
+            RecordKind::Constant => Self::Constant {
+                value: reader.u64()?,
+                name: reader.rest_str()?,
             },
         })
     }
@@ -384,7 +404,7 @@ mod tests {
             );
         }
         assert_eq!(RecordKind::from_u16(0), None);
-        assert_eq!(RecordKind::from_u16(11), None);
+        assert_eq!(RecordKind::from_u16(12), None);
     }
 
     #[test]

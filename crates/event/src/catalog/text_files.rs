@@ -1,4 +1,5 @@
-//! The texts of tracefs that tell names: `saved_cmdlines`, `saved_tgids`, `printk_formats`.
+//! The texts of tracefs that tell names: `saved_cmdlines`, `saved_tgids`, `printk_formats`; and
+//! `constants`, which is ours.
 
 /// The lines `PID NAME` of `saved_cmdlines`. Names may contain spaces.
 pub(crate) fn saved_cmdlines(text: &[u8]) -> impl Iterator<Item = (i32, &[u8])> {
@@ -24,6 +25,18 @@ pub(crate) fn printk_formats(text: &str) -> impl Iterator<Item = (u64, String)> 
         let address = u64::from_str_radix(address.trim().strip_prefix("0x")?, 16).ok()?;
         let string = string.trim().strip_prefix('"')?.strip_suffix('"')?;
         Some((address, unescaped(string)))
+    })
+}
+
+/// The lines `NAME = NUMBER` of `constants`; numbers are decimal, or hex with `0x`.
+pub(crate) fn constants(text: &str) -> impl Iterator<Item = (&str, u64)> {
+    text.lines().filter_map(|line| {
+        let (name, value) = line.split_once(" = ")?;
+        let value = match value.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16).ok()?,
+            None => value.parse::<i64>().ok()? as u64,
+        };
+        Some((name.trim(), value))
     })
 }
 
@@ -65,6 +78,17 @@ mod tests {
         assert_eq!(
             saved_tgids("3131 3130\nx\n").collect::<Vec<_>>(),
             [(3131, 3130)]
+        );
+    }
+
+    #[test]
+    fn constants_are_numbers_with_names() {
+        let text = "HZ = 250\nA = -1\nvmemmap_base = 0xffffea0000000000\n# note\nB = x\n";
+        let found: Vec<_> = constants(text).collect();
+        let base = 0xffff_ea00_0000_0000;
+        assert_eq!(
+            found,
+            [("HZ", 250), ("A", u64::MAX), ("vmemmap_base", base)]
         );
     }
 

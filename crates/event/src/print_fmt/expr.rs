@@ -29,7 +29,7 @@ pub(crate) enum Node {
     Len(Box<Data>),
     /// The operand, cut or extended to this expression's type.
     Cast(Box<Int>),
-    /// `-x`, `~x`, `!x`.
+    /// `-x`, `~x`, `!x`, `__builtin_bswap`.
     Unary(UnaryOp, Box<Int>),
     /// `a OP b`, computed in `ty`.
     Binary(BinaryOp, IntType, Box<(Int, Int)>),
@@ -43,6 +43,8 @@ pub(crate) enum UnaryOp {
     Neg,
     BitNot,
     Not,
+    /// The bytes of the operand's type in opposite order.
+    SwapBytes,
 }
 
 /// Operators with two operands.
@@ -129,10 +131,10 @@ impl Int {
     }
 
     pub(crate) fn unary(op: UnaryOp, operand: Self) -> Option<Self> {
-        let ty = if op == UnaryOp::Not {
-            IntType::INT
-        } else {
-            operand.ty.promoted()
+        let ty = match op {
+            UnaryOp::Not => IntType::INT,
+            UnaryOp::SwapBytes => operand.ty,
+            UnaryOp::Neg | UnaryOp::BitNot => operand.ty.promoted(),
         };
         let depth = deeper(operand.depth)?;
         Some(
@@ -221,7 +223,7 @@ impl Int {
             Node::Element(pair) => pair.0.element(record, pair.1.eval(record)),
             Node::Len(data) => data.bytes(record).len() as u64,
             Node::Cast(inner) => self.ty.extend(inner.eval(record)),
-            Node::Unary(op, a) => self.ty.extend(op.apply(a.eval(record))),
+            Node::Unary(op, a) => self.ty.extend(op.apply(self.ty, a.eval(record))),
             Node::Binary(op, ty, ab) => match op {
                 BinaryOp::LogicAnd => u64::from(ab.0.eval(record) != 0 && ab.1.eval(record) != 0),
                 BinaryOp::LogicOr => u64::from(ab.0.eval(record) != 0 || ab.1.eval(record) != 0),
@@ -246,8 +248,9 @@ fn deeper(depth: u8) -> Option<u8> {
 }
 
 impl UnaryOp {
-    fn apply(self, a: u64) -> u64 {
+    fn apply(self, ty: IntType, a: u64) -> u64 {
         match self {
+            Self::SwapBytes => a.swap_bytes() >> (64 - 8 * u32::from(ty.size)),
             Self::Neg => a.wrapping_neg(),
             Self::BitNot => !a,
             Self::Not => u64::from(a == 0),

@@ -8,7 +8,6 @@
 //! What it does not understand (calls of kernel functions, statement expressions, unresolved
 //! enum names) makes the whole event *not evaluated*: it is then printed from its fields.
 
-mod constants;
 mod expr;
 mod lexer;
 mod parser;
@@ -27,6 +26,7 @@ use crate::record;
 
 use expr::{Data, Int, Place};
 use parser::Value;
+pub(crate) use parser::bare_names;
 use text_expr::Text;
 
 /// A compiled `print fmt`.
@@ -211,14 +211,18 @@ pub(crate) fn push_address(out: &mut Vec<u8>, address: u64) {
     out.extend_from_slice(digits.as_bytes());
 }
 
-/// Compiles `text`, the `print fmt` of `event`.
+/// Compiles the `print fmt` of `event`. `value_of` knows the values of names, as
+/// [`Constants`](crate::Constants) has them.
 ///
 /// # Errors
 ///
-/// The first part that is not understood, with its place in `text`.
-pub(crate) fn compile(event: &EventFormat, text: &str) -> Result<Program, NotEvaluated> {
-    let parsed = parser::parse(event, text)?;
-    let whole = 0..text.len();
+/// The first part that is not understood, with its place in the text.
+pub(crate) fn compile(
+    event: &EventFormat,
+    value_of: &dyn Fn(&str) -> Option<u64>,
+) -> Result<Program, NotEvaluated> {
+    let parsed = parser::parse(event, value_of)?;
+    let whole = 0..event.print_fmt.len();
     let pieces = printf::pieces(&parsed.format).map_err(|conversion| NotEvaluated {
         span: whole.clone(),
         reason: Reason::Conversion(conversion),
@@ -255,7 +259,7 @@ impl Arguments {
     fn int(&mut self) -> Result<Int, NotEvaluated> {
         let (value, span) = self.next()?;
         match value {
-            Value::Int(int) => Ok(int),
+            Value::Int(int) | Value::Address { address: int, .. } => Ok(int),
             _ => Err(NotEvaluated {
                 span,
                 reason: Reason::Expected("a number"),
@@ -386,8 +390,16 @@ mod tests {
     }
 
     fn compiled(print_fmt: &str) -> Result<Program, NotEvaluated> {
-        let event = EventFormat::parse("t", FIELDS).unwrap();
-        compile(&event, print_fmt)
+        let text = format!("{FIELDS}\nprint fmt: {print_fmt}\n");
+        let event = EventFormat::parse("t", &text).unwrap();
+        let value_of = |name: &str| match name {
+            "A_CONSTANT" => Some(3),
+            "base_variable" => Some(0xffff_ea00_0000_0000),
+            "struct page" => Some(64),
+            "HZ" => Some(250),
+            _ => None,
+        };
+        compile(&event, &value_of)
     }
 
     fn printed(print_fmt: &str) -> String {
@@ -461,6 +473,55 @@ mod tests {
         assert_eq!(printed(r#""%d", (REC)->a"#), "-5");
         assert_eq!(printed(r#""%d", REC->b > 0 ? REC->b > 1 ? 2 : 1 : 0"#), "2");
         assert_eq!(printed(r#""%x", *(u16 *)&REC->b"#), "fff0");
+        assert_eq!(printed(r#""%x", __builtin_bswap16(REC->b)"#), "f0ff");
+        assert_eq!(printed(r#""%x", __builtin_bswap32(REC->a)"#), "fbffffff");
+    }
+
+    #[test]
+    fn names_have_the_values_that_they_are_given() {
+        assert_eq!(printed(r#""%d", 1 << A_CONSTANT"#), "8");
+        assert_eq!(
+            printed(
+                r#""%p", REC->a != -1UL ? (((struct page *)base_variable) + (REC->b)) : ((void *)0)"#
+            ),
+            "ffffea00003ffc00"
+        );
+        assert_eq!(printed(r#""%u", jiffies_to_msecs(REC->b)"#), "262080");
+        assert_eq!(
+            compiled(r#""%p", ((struct file *)base_variable) + 1"#)
+                .unwrap_err()
+                .reason,
+            Reason::UnknownName("struct file".into())
+        );
+    }
+
+    #[test]
+    fn statement_expressions_may_name_values() {
+        assert_eq!(
+            printed(r#""%d", ({ int x = (REC->b); int y = (128); ((x) < (y) ? (x) : (y)); })"#),
+            "128"
+        );
+        assert_eq!(
+            printed(
+                r#""%s %u", ({ const char *s = REC->c; s; }), ({ u8 low = REC->b; low; }) + 1"#
+            ),
+            "abcd 241"
+        );
+        let reason = |text: &str| compiled(text).unwrap_err().reason;
+        assert_eq!(
+            reason(r#""%d", ({ int x = 1; x; }) + x"#),
+            Reason::UnknownName("x".into())
+        );
+        let unsupported = Reason::Unsupported("statement expression");
+        assert_eq!(
+            reason(r#""%d", ({ union role r; r.x = 1; 1; })"#),
+            unsupported
+        );
+        assert_eq!(
+            reason(r#""%d", ({ static const char *a[] = { "a" }; 1; })"#),
+            unsupported
+        );
+        assert_eq!(reason(r#""%d", ({ })"#), unsupported);
     }
 
     #[test]
@@ -474,10 +535,6 @@ mod tests {
         assert_eq!(
             reason(r#""%d", REC->nope"#),
             Reason::UnknownField("nope".into())
-        );
-        assert_eq!(
-            reason(r#""%d", ({ int x; x; })"#),
-            Reason::Unsupported("statement expression")
         );
         assert_eq!(reason(r#""%d %d", 1"#), Reason::TooFewArguments);
         assert_eq!(reason(r#""%pd", REC->p"#), Reason::Conversion("%pd".into()));

@@ -1,11 +1,12 @@
 //! From the text of a `print fmt` to compiled expressions: a Pratt parser over C's operators.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::constants::constant;
 use super::expr::{BinaryOp, Data, Int, MAX_DEPTH, Place, UnaryOp};
 use super::lexer::{Token, tokens};
 use super::text_expr::{Table, Text};
+use crate::constants::HZ;
 use crate::ctype::{self, IntType};
 use crate::error::{NotEvaluated, Reason};
 use crate::format::{EventFormat, Field, FieldKind};
@@ -13,8 +14,15 @@ use crate::format::{EventFormat, Field, FieldKind};
 /// The value of an expression.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
-    /// A number, or an address.
+    /// A number, or an address of whose target nothing is known.
     Int(Int),
+    /// An address that counts in elements of a type.
+    Address {
+        /// The address.
+        address: Int,
+        /// The type's size in bytes; its name if the size is not known.
+        size: Result<u64, String>,
+    },
     /// Bytes of the record.
     Data(Data),
     /// A text.
@@ -30,12 +38,17 @@ pub(crate) struct Parsed {
 }
 
 /// Parses `"format", argument, ...`.
-pub(crate) fn parse(event: &EventFormat, text: &str) -> Result<Parsed, NotEvaluated> {
+pub(crate) fn parse(
+    event: &EventFormat,
+    value_of: &dyn Fn(&str) -> Option<u64>,
+) -> Result<Parsed, NotEvaluated> {
     let mut parser = Parser {
         event,
-        tokens: tokens(text)?,
+        value_of,
+        tokens: tokens(&event.print_fmt)?,
         at: 0,
         depth: 0,
+        locals: Vec::new(),
     };
     let (format, span) = parser.argument()?;
     let Value::Text(Text::Literal(format)) = format else {
@@ -57,11 +70,49 @@ pub(crate) fn parse(event: &EventFormat, text: &str) -> Result<Parsed, NotEvalua
     })
 }
 
+/// Names in the `print fmt` of `event` that may have to be looked up; see
+/// [`EventFormat::unresolved_names`]. None if it is not C's tokens.
+pub(crate) fn bare_names(event: &EventFormat) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let found = tokens(&event.print_fmt).unwrap_or_default();
+    let mut previous = &Token::End;
+    for (i, (token, _)) in found.iter().enumerate() {
+        let next = found.get(i + 1).map_or(&Token::End, |(token, _)| token);
+        if let Token::Ident(name) = *token {
+            names.extend(bare_name(event, previous, name, next));
+        }
+        previous = token;
+    }
+    names
+}
+
+fn bare_name(
+    event: &EventFormat,
+    previous: &Token<'_>,
+    name: &str,
+    next: &Token<'_>,
+) -> Option<String> {
+    if let Token::Ident(keyword @ ("struct" | "union")) = *previous {
+        return Some(format!("{keyword} {name}"));
+    }
+    if name.starts_with("jiffies_to_") {
+        return Some(HZ.to_owned());
+    }
+    let is_called = *next == Token::Punct("(");
+    let is_member = matches!(previous, Token::Punct("->" | "."));
+    let is_type = is_type_word(name) || ctype::by_words(&[name]).is_some();
+    let is_known = name == "REC" || event.field(name).is_some();
+    (!(is_called || is_member || is_type || is_known)).then(|| name.to_owned())
+}
+
 struct Parser<'a> {
     event: &'a EventFormat,
+    value_of: &'a dyn Fn(&str) -> Option<u64>,
     tokens: Vec<(Token<'a>, Range<usize>)>,
     at: usize,
     depth: u8,
+    /// The names that the statement expressions around give to values, the innermost last.
+    locals: Vec<(&'a str, Value)>,
 }
 
 type Parse<T> = Result<T, NotEvaluated>;
@@ -195,7 +246,7 @@ impl<'a> Parser<'a> {
         let yes = self.expression(CONDITIONAL)?;
         self.expect(":")?;
         let no = self.expression(CONDITIONAL)?;
-        if let (Value::Int(yes), Value::Int(no)) = (&yes, &no) {
+        if let (Some(yes), Some(no)) = (yes.as_int(), no.as_int()) {
             let cond = Int::cond(test, yes.clone(), no.clone());
             return self.shallow(cond).map(Value::Int);
         }
@@ -208,11 +259,31 @@ impl<'a> Parser<'a> {
             (Value::Data(data), Value::Int(index)) if op == BinaryOp::Add => {
                 self.shallow(data.advanced(index)).map(Value::Data)
             }
+            (Value::Address { address, size }, Value::Int(index)) if is_sum(op) => {
+                self.advanced(op, address, size, index)
+            }
             (left, right) => {
                 let (left, right) = (self.int(left)?, self.int(right)?);
                 self.shallow(Int::binary(op, left, right)).map(Value::Int)
             }
         }
+    }
+
+    /// `address OP index`, the index counted in elements of `size` bytes.
+    fn advanced(
+        &self,
+        op: BinaryOp,
+        address: Int,
+        size: Result<u64, String>,
+        index: Int,
+    ) -> Parse<Value> {
+        let each = match &size {
+            Ok(each) => Int::constant(*each, IntType::ULONG),
+            Err(name) => return Err(self.error(Reason::UnknownName(name.clone()))),
+        };
+        let offset = self.shallow(Int::binary(BinaryOp::Mul, index, each))?;
+        let address = self.shallow(Int::binary(op, address, offset))?;
+        Ok(Value::Address { address, size })
     }
 
     fn shallow<T>(&self, built: Option<T>) -> Parse<T> {
@@ -221,7 +292,7 @@ impl<'a> Parser<'a> {
 
     fn int(&self, value: Value) -> Parse<Int> {
         match value {
-            Value::Int(int) => Ok(int),
+            Value::Int(int) | Value::Address { address: int, .. } => Ok(int),
             Value::Data(_) => Err(self.error(Reason::Unsupported("address used as a number"))),
             Value::Text(_) => Err(self.error(Reason::Unsupported("text used as a number"))),
             Value::Record => Err(self.error(Reason::Unsupported("`REC` used as a number"))),
@@ -318,14 +389,19 @@ impl<'a> Parser<'a> {
 
     fn cast(&mut self) -> Parse<Value> {
         self.expect("(")?;
-        let ty = self.type_name()?;
+        let ty = self.type_name();
         self.expect(")")?;
         let value = self.operand()?;
+        self.converted(&ty, value)
+    }
+
+    /// `value` as type `ty`.
+    fn converted(&self, ty: &TypeName, value: Value) -> Parse<Value> {
         if ty.stars > 0 {
-            return self.pointer_cast(&ty, value);
+            return self.pointer_cast(ty, value);
         }
         let Some(int) = ty.int else {
-            return Err(self.error(Reason::UnknownType(ty.text)));
+            return Err(self.error(Reason::UnknownType(ty.text.clone())));
         };
         let value = self.int(value)?;
         self.shallow(value.cast(int)).map(Value::Int)
@@ -333,7 +409,10 @@ impl<'a> Parser<'a> {
 
     fn pointer_cast(&self, ty: &TypeName, value: Value) -> Parse<Value> {
         Ok(match value {
-            Value::Int(int) => Value::Int(self.shallow(int.cast(IntType::ULONG))?),
+            Value::Int(int) | Value::Address { address: int, .. } => {
+                let address = self.shallow(int.cast(IntType::ULONG))?;
+                self.address(ty, address)
+            }
             Value::Data(data) => {
                 let elem = match ty.int {
                     _ if ty.stars > 1 => IntType::ULONG,
@@ -346,24 +425,39 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn type_name(&mut self) -> Parse<TypeName> {
-        let mut words = Vec::new();
-        let mut stars = 0;
-        loop {
-            match *self.peek() {
-                Token::Ident(word) => words.push(word),
-                Token::Punct("*") => stars += 1,
-                _ => break,
-            }
+    /// An address of a struct or union counts in its size; others are not computed with.
+    fn address(&self, ty: &TypeName, address: Int) -> Value {
+        let is_struct = ty.text.starts_with("struct ") || ty.text.starts_with("union ");
+        if !is_struct || ty.stars > 1 {
+            return Value::Int(address);
+        }
+        let size = (self.value_of)(&ty.text).ok_or_else(|| ty.text.clone());
+        Value::Address { address, size }
+    }
+
+    /// The type whose words and stars are next.
+    fn type_name(&mut self) -> TypeName {
+        let start = self.at;
+        while matches!(self.peek(), Token::Ident(_) | Token::Punct("*")) {
             self.next();
         }
+        self.type_of(&self.tokens[start..self.at])
+    }
+
+    fn type_of(&self, tokens: &[(Token<'a>, Range<usize>)]) -> TypeName {
+        let word = |token: &(Token<'a>, _)| match token.0 {
+            Token::Ident(word) => Some(word),
+            _ => None,
+        };
+        let words: Vec<&str> = tokens.iter().filter_map(word).collect();
+        let stars = tokens.len() - words.len();
         let text = words.join(" ");
         let of_field = || self.event.fields.iter().find(|f| f.type_name == text);
         let int = ctype::by_words(&words).or_else(|| match of_field()?.kind {
             FieldKind::Int(ty) => Some(ty),
             _ => None,
         });
-        Ok(TypeName { int, stars, text })
+        TypeName { int, stars, text }
     }
 
     fn postfix(&mut self) -> Parse<Value> {
@@ -400,16 +494,11 @@ impl<'a> Parser<'a> {
                 Ok(Value::Record)
             }
             Token::Ident(name) if *self.peek_second() == Token::Punct("(") => self.call(name),
-            Token::Ident(name) => {
-                let value = constant(name)
-                    .ok_or_else(|| self.error(Reason::UnknownName(name.to_owned())))?;
-                self.next();
-                Ok(Value::Int(Int::constant(value, IntType::INT)))
-            }
+            Token::Ident(name) => self.name(name),
             Token::Punct("(") => {
                 self.next();
                 if self.is("{") {
-                    return Err(self.error(Reason::Unsupported("statement expression")));
+                    return self.statements();
                 }
                 let value = self.expression(CONDITIONAL)?;
                 self.expect(")")?;
@@ -417,6 +506,77 @@ impl<'a> Parser<'a> {
             }
             _ => Err(self.error(Reason::Expected("a value"))),
         }
+    }
+
+    /// A value's name: given by a statement, or of a constant.
+    fn name(&mut self, name: &str) -> Parse<Value> {
+        let local = self.locals.iter().rev().find(|(n, _)| *n == name);
+        let value = match local {
+            Some((_, value)) => value.clone(),
+            None => Value::Int(self.constant(name)?),
+        };
+        self.next();
+        Ok(value)
+    }
+
+    /// The constant `name`: an `int` if it fits, as C's enum constants, else a `long`.
+    fn constant(&self, name: &str) -> Parse<Int> {
+        let value = (self.value_of)(name);
+        let value = value.ok_or_else(|| self.error(Reason::UnknownName(name.to_owned())))?;
+        let fits = IntType::INT.extend(value) == value;
+        let ty = if fits { IntType::INT } else { IntType::ULONG };
+        Ok(Int::constant(value, ty))
+    }
+
+    /// `{ TYPE NAME = VALUE; ... VALUE; })`: a statement expression without side effects.
+    fn statements(&mut self) -> Parse<Value> {
+        const UNSUPPORTED: Reason = Reason::Unsupported("statement expression");
+        let start = self.span();
+        let outer = self.locals.len();
+        self.expect("{")?;
+        let mut last = None;
+        while !self.is("}") {
+            last = match self.declaration()? {
+                true => None,
+                false => Some(self.expression(CONDITIONAL)?),
+            };
+            if !self.eat(";") {
+                return Err(self.error(UNSUPPORTED));
+            }
+        }
+        self.expect("}")?;
+        self.expect(")")?;
+        self.locals.truncate(outer);
+        last.ok_or(NotEvaluated {
+            span: start,
+            reason: UNSUPPORTED,
+        })
+    }
+
+    /// `TYPE NAME = VALUE`; false if this is something else.
+    fn declaration(&mut self) -> Parse<bool> {
+        let (Token::Ident(_), Token::Ident(_) | Token::Punct("*")) =
+            (self.peek(), self.peek_second())
+        else {
+            return Ok(false);
+        };
+        let start = self.at;
+        while matches!(self.peek(), Token::Ident(_) | Token::Punct("*")) {
+            self.next();
+        }
+        // The last of the words is the name.
+        let Token::Ident(name) = self.tokens[self.at - 1].0 else {
+            return Err(self.error(Reason::Expected("a name")));
+        };
+        if !self.is("=") {
+            return Err(self.error(Reason::Unsupported("statement expression")));
+        }
+        let ty = self.type_of(&self.tokens[start..self.at - 1]);
+        self.next();
+        let value = self.expression(CONDITIONAL)?;
+        let value = self.converted(&ty, value)?;
+        self.locals.push((name, value));
+        Ok(true)
     }
 
     /// Adjacent string literals, joined.
@@ -433,6 +593,11 @@ impl<'a> Parser<'a> {
     fn field(&mut self) -> Parse<Value> {
         let place = self.span();
         let name = self.ident()?;
+        if name == "ent" && self.eat(".") {
+            // The start of the entry, whose parts are the common fields.
+            let part = format!("common_{}", self.ident()?);
+            return self.find_field(&part, &place).map(field_value);
+        }
         let field = self.find_field(name, &place)?;
         Ok(field_value(field))
     }
@@ -472,15 +637,14 @@ impl<'a> Parser<'a> {
             | "__get_rel_str"
             | "__get_dynamic_array"
             | "__get_rel_dynamic_array"
+            | "__get_sockaddr"
+            | "__get_rel_sockaddr"
             | "__get_buf" => Value::Data(self.field_argument()?),
             "__get_dynamic_array_len" | "__get_rel_dynamic_array_len" => {
                 Value::Int(Int::len(self.field_argument()?))
             }
             "__get_bitmask" | "__get_rel_bitmask" | "__get_cpumask" | "__get_rel_cpumask" => {
                 Value::Text(Text::Bitmask(self.field_argument()?))
-            }
-            "__get_sockaddr" | "__get_rel_sockaddr" => {
-                Value::Text(Text::Sockaddr(self.field_argument()?))
             }
             "__print_flags" | "__print_flags_u64" => self.print_flags()?,
             "__print_symbolic" | "__print_symbolic_u64" => self.print_symbolic()?,
@@ -490,6 +654,11 @@ impl<'a> Parser<'a> {
             "__print_dynamic_array" => self.print_dynamic_array()?,
             "__print_ns_to_secs" => self.nanoseconds(BinaryOp::Div)?,
             "__print_ns_without_secs" => self.nanoseconds(BinaryOp::Rem)?,
+            "jiffies_to_msecs" => self.jiffies(1_000)?,
+            "jiffies_to_usecs" => self.jiffies(1_000_000)?,
+            "__builtin_bswap16" => self.swapped(2)?,
+            "__builtin_bswap32" => self.swapped(4)?,
+            "__builtin_bswap64" => self.swapped(8)?,
             "__builtin_expect" => self.builtin_expect()?,
             "sizeof" => self.size_of()?,
             _ => {
@@ -606,6 +775,25 @@ impl<'a> Parser<'a> {
         self.shallow(Int::binary(op, value, second)).map(Value::Int)
     }
 
+    /// Timer ticks as parts of a second, which ticks divide evenly on all but odd machines.
+    fn jiffies(&mut self, parts_per_second: u64) -> Parse<Value> {
+        let value = self.int_argument()?;
+        let hz = self.constant(HZ)?.as_const().filter(|hz| *hz > 0);
+        let per_tick = hz.filter(|hz| parts_per_second.is_multiple_of(*hz));
+        let per_tick = per_tick.ok_or_else(|| self.error(Reason::Unsupported("tick rate")))?;
+        let each = Int::constant(parts_per_second / per_tick, IntType::UINT);
+        let value = self.shallow(value.cast(IntType::UINT))?;
+        self.shallow(Int::binary(BinaryOp::Mul, value, each))
+            .map(Value::Int)
+    }
+
+    fn swapped(&mut self, size: u8) -> Parse<Value> {
+        let value = self.int_argument()?;
+        let value = self.shallow(value.cast(IntType::new(size, false)))?;
+        let swapped = Int::unary(UnaryOp::SwapBytes, value);
+        self.shallow(swapped).map(Value::Int)
+    }
+
     fn builtin_expect(&mut self) -> Parse<Value> {
         let value = self.int_argument()?;
         self.expect(",")?;
@@ -616,7 +804,7 @@ impl<'a> Parser<'a> {
     fn size_of(&mut self) -> Parse<Value> {
         let size = match *self.peek() {
             Token::Ident(word) if word != "REC" => {
-                let ty = self.type_name()?;
+                let ty = self.type_name();
                 match ty.int {
                     _ if ty.stars > 0 => 8,
                     Some(int) => u32::from(int.size),
@@ -633,6 +821,20 @@ impl<'a> Parser<'a> {
             },
         };
         Ok(Value::Int(Int::constant(u64::from(size), IntType::ULONG)))
+    }
+}
+
+fn is_sum(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::Add | BinaryOp::Sub)
+}
+
+impl Value {
+    /// The number or address that this is.
+    fn as_int(&self) -> Option<&Int> {
+        match self {
+            Self::Int(int) | Self::Address { address: int, .. } => Some(int),
+            _ => None,
+        }
     }
 }
 
@@ -659,7 +861,7 @@ pub(crate) fn as_text(value: Value) -> Option<Text> {
     match value {
         Value::Text(text) => Some(text),
         Value::Data(data) => Some(Text::Data(data)),
-        Value::Int(int) => Some(Text::Pointer(int)),
+        Value::Int(int) | Value::Address { address: int, .. } => Some(Text::Pointer(int)),
         Value::Record => None,
     }
 }

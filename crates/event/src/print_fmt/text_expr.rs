@@ -5,7 +5,7 @@ use super::expr::{Data, Int};
 use crate::catalog::Catalog;
 use crate::ctype::IntType;
 use crate::digits::push_0x;
-use crate::pointer::{BytesKind, push_bitmap, push_hex_bytes};
+use crate::pointer::{push_bitmap, push_hex_bytes};
 use crate::record;
 
 /// A text.
@@ -39,8 +39,6 @@ pub(crate) enum Text {
     },
     /// `__get_bitmask`, `__get_cpumask`.
     Bitmask(Data),
-    /// `__get_sockaddr`.
-    Sockaddr(Data),
     /// `a ? b : c` of texts.
     Cond(Box<(Int, Text, Text)>),
 }
@@ -79,14 +77,6 @@ impl Text {
             Self::Bitmask(data) => {
                 let bytes = data.bytes(record);
                 push_bitmap(out, bytes, bytes.len() * 8);
-            }
-            Self::Sockaddr(data) => {
-                let kind = BytesKind::Sockaddr {
-                    port: true,
-                    compressed: true,
-                    colons: true,
-                };
-                kind.push(out, data.bytes(record), 0);
             }
             Self::Cond(abc) => {
                 let chosen = if abc.0.eval(record) != 0 {

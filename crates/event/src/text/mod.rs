@@ -197,7 +197,7 @@ impl<'a> Formatter<'a> {
 
     #[inline]
     fn event_text(&self, out: &mut Vec<u8>, event: &EventFormat, payload: &[u8]) {
-        match event.program() {
+        match event.program(self.catalog.constants()) {
             Ok(program) if !self.options.raw_fields => {
                 push_name(out, event);
                 program.run(out, payload, self.catalog);
