@@ -175,12 +175,13 @@ fn parameters(
     cmdline: &CommandLine,
     areas: &[(String, Backing)],
 ) -> Vec<String> {
+    let memmap = reserve::memmap(cmdline, areas);
     if install.kernel {
         let values = |name: &'static str, spans: Vec<std::ops::Range<usize>>| {
             let value = move |span| format!("{name}={}", &line.text[span]);
             spans.into_iter().map(value)
         };
-        let areas = cmdline
+        let labels = cmdline
             .reserve_mem
             .iter()
             .map(|area| area.span.clone())
@@ -190,11 +191,12 @@ fn parameters(
             .iter()
             .map(|one| one.span.clone())
             .collect();
-        return values("reserve_mem", areas)
+        return values("reserve_mem", labels)
+            .chain(memmap)
             .chain(values("trace_instance", instances))
             .collect();
     }
-    let mut parameters = reserve::memmap(cmdline, areas);
+    let mut parameters = memmap;
     let panic = std::fs::read_to_string("/proc/sys/kernel/panic").unwrap_or_default();
     if !parameters.is_empty() && panic.trim() == "0" {
         // Who has to cut the power of a machine that stands still loses its memory.

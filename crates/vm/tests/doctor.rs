@@ -1,0 +1,231 @@
+//! `outlive doctor` on machines that really panic and reboot: canaries in memory that was set aside,
+//! and the kernel's own instances, which looking must leave as they are.
+#![allow(missing_docs, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use outlive_vm::{Boot, End, Kernel, Machine, Outcome};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const LINE: &str = "reserve_mem=8M:4096:trace trace_instance=boot_mapped@trace,sched";
+const AREA: &str = "trace=mem:0x10000000";
+
+/// A machine, and a disk that has the state folder.
+struct Rig {
+    machine: Machine,
+    disk: TempDir,
+}
+
+impl Rig {
+    fn new(test: &str) -> Option<Self> {
+        let missing = outlive_vm::missing();
+        if !missing.is_empty() {
+            println!(
+                "{test}: skipped: needs the Debian packages {}",
+                missing.join(" ")
+            );
+            return None;
+        }
+        let disk = TempDir::new().unwrap();
+        let image = disk.path().join("image");
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len(64 << 20)
+            .unwrap();
+        let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status();
+        assert!(made.unwrap().success(), "mkfs.ext4");
+        let kernel = Kernel::pinned("7.3.4").unwrap();
+        let machine = Machine::new(kernel, 1, 512).unwrap();
+        Some(Self { machine, disk })
+    }
+
+    /// One boot with the disk mounted; `$doctor` is the command, `$line` what it judges.
+    fn boot(&mut self, cmdline: &str, script: &str) -> Outcome {
+        let image = self.disk.path().join("image");
+        let drive = format!(
+            "file={},format=raw,if=virtio,cache=writethrough",
+            image.display()
+        );
+        let boot = Boot::new(cmdline)
+            .program("outlive", outlive())
+            .module("virtio_blk")
+            .qemu(["-drive", &drive])
+            .script("mkdir -p /state; mount -t ext4 /dev/vda /state || echo no disk > /dev/console")
+            .script(&format!(
+                "doctor=\"outlive --state /state/outlive doctor --area {AREA}\""
+            ))
+            .script(&format!("line='{LINE}'"))
+            .script(script);
+        self.machine.boot(&boot).unwrap()
+    }
+}
+
+/// The program that is tested.
+fn outlive() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "-q", "-p", "outlive-cli"])
+        .status();
+    assert!(built.unwrap().success());
+    // target/debug/deps/TEST
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(Path::parent).unwrap();
+    folder.join("outlive")
+}
+
+fn json(outcome: &Outcome, name: &str) -> Value {
+    serde_json::from_slice(&outcome.bytes(name).unwrap())
+        .unwrap_or_else(|error| panic!("{error}: {}", outcome.text(name).unwrap()))
+}
+
+/// Memory that was set aside: unknown before, proven by a panic, found again by a recorder that was
+/// there first after a reboot.
+#[test]
+fn canaries_in_memory_come_back_after_a_panic_and_after_a_reboot() {
+    let Some(mut rig) = Rig::new("canaries") else {
+        return;
+    };
+    let memmap = "memmap=16M$0x10000000";
+    let first = rig.boot(
+        memmap,
+        "$doctor --json \"$line\" > /out/before
+         $doctor --prove \"$line\" > /out/proven 2>&1; echo $? > /out/code
+         save
+         $doctor --prove --reboot=panic \"$line\" > /dev/console 2>&1",
+    );
+    assert_eq!(first.end, End::Reset, "{}", first.console);
+    assert!(
+        first.console.contains("sysrq triggered crash"),
+        "{}",
+        first.console
+    );
+    let before = json(&first, "before");
+    assert_eq!(before["tiers"]["panic"]["answer"], "unknown", "{before}");
+    let proven = first.text("proven").unwrap();
+    assert!(proven.contains("process: proven"), "{proven}");
+    assert_eq!(first.text("code").unwrap(), "0\n");
+    let second = rig.boot(
+        memmap,
+        "$doctor --json --tier panic \"$line\" > /out/after 2> /out/said; echo $? > /out/code
+         save
+         $doctor --prove --reboot=now \"$line\" > /dev/console 2>&1",
+    );
+    let said = second.text("said").unwrap();
+    assert!(
+        said.contains("proven: 500 of 500 events came back after a panic"),
+        "{said}"
+    );
+    assert_eq!(json(&second, "after")["tiers"]["panic"]["answer"], "yes");
+    assert_eq!(second.text("code").unwrap(), "0\n");
+    assert_eq!(second.end, End::Reset, "{}", second.console);
+    let third = rig.boot(
+        memmap,
+        &format!(
+            "outlive --state /state/outlive boot --area {AREA} \"$line\" 2> /out/boot &
+             until grep -q 'recording ' /out/boot || ! kill -0 $!; do sleep 0.1; done
+             $doctor --json \"$line\" > /out/after 2> /out/said
+             kill $!; wait
+             outlive --state /state/outlive show boot_mapped/1 > /out/canary 2>&1
+             outlive --state /state/outlive ls > /out/ls 2>&1"
+        ),
+    );
+    let said = third.text("said").unwrap();
+    let boot = third.text("boot").unwrap();
+    assert!(
+        said.contains("a recorder kept the canary as boot_mapped/"),
+        "{said}\n{boot}"
+    );
+    assert!(
+        said.contains("proven: 500 of 500 events came back after a reboot"),
+        "{said}\n{boot}"
+    );
+}
+
+/// The parameter by which `install --reserve` sets memory aside, and the address.
+fn set_aside(dry_run: &str) -> (&str, &str) {
+    let mut words = dry_run.split_ascii_whitespace();
+    let memmap = words.find(|word| word.starts_with("memmap="));
+    let memmap = memmap.unwrap_or_else(|| panic!("no memmap: {dry_run}"));
+    (memmap, memmap.split_once('$').unwrap().1)
+}
+
+/// All that is to be seen of an instance without changing it.
+const SNAPSHOT: &str = "
+    snapshot() {
+        for i in boot_mapped other; do
+            t=/sys/kernel/tracing/instances/$i
+            for f in trace last_boot_info trace_clock tracing_on trace_options buffer_size_kb set_event; do
+                echo \"== $i $f\"; cat $t/$f
+            done
+            for c in $t/per_cpu/cpu*; do cat $c/stats | grep -v 'now ts'; cat $c/buffer_meta; done
+        done
+    }";
+
+/// The kernel's instances, which still hold the boot before: the doctor says so, names what would
+/// wipe them, and leaves them as they are. Memory that `install --reserve` has chosen is usable.
+#[test]
+fn kernels_instances_are_judged_and_left_as_they_are() {
+    let Some(mut rig) = Rig::new("instances") else {
+        return;
+    };
+    let areas = "reserve_mem=1M:2M:a reserve_mem=1M:2M:b trace_instance=boot_mapped@a";
+    let first = rig.boot(
+        &format!("{areas},sched trace_instance=other@b,sched"),
+        "$doctor --json \"$line\" > /out/first 2>&1
+         outlive install --dry-run --reserve \"$line\" > /out/install 2>&1
+         save; echo c > /proc/sysrq-trigger",
+    );
+    assert_eq!(first.end, End::Reset, "{}", first.console);
+    let installed = first.text("install").unwrap();
+    let (memmap, address) = set_aside(&installed);
+    let wiped = json(&first, "first").to_string();
+    assert!(
+        wiped.contains("wipe what the previous boot left: add trace_instance=backup=boot_mapped")
+    );
+    let second = rig.boot(
+        &format!("{areas} trace_instance=other@b {memmap}"),
+        &format!(
+            "{SNAPSHOT}
+             snapshot > /out/before
+             $doctor --json --tier panic \"$line\" > /out/report 2> /out/said; echo $? > /out/code
+             $doctor --prove \"$line\" > /out/nothing 2>&1
+             snapshot > /out/after
+             outlive --state /state/own doctor --prove --json --area x=mem:{address} \\
+                 'reserve_mem=8M:4096:x trace_instance=own@x,sched' > /out/own 2> /out/proof"
+        ),
+    );
+    assert!(second.text("nothing").unwrap().contains("nothing to prove"));
+    let (own, proof) = (json(&second, "own"), second.text("proof").unwrap());
+    assert!(
+        proof.contains("process: proven: 500 of 500"),
+        "{memmap}: {proof}"
+    );
+    assert_eq!(
+        own["tiers"]["panic"]["answer"], "unknown",
+        "{memmap}: {own}"
+    );
+    let before = second.text("before").unwrap();
+    assert!(
+        before.contains("sched_switch"),
+        "it holds the boot before: {before}"
+    );
+    assert_eq!(second.text("after").unwrap(), before);
+    let report = json(&second, "report");
+    assert_eq!(
+        report["areas"][0]["backing"], "kernel",
+        "the kernel has the line's instance"
+    );
+    let judged = &report["tiers"]["panic"];
+    assert_eq!(judged["answer"], "yes", "{judged}");
+    assert_eq!(second.text("code").unwrap(), "0\n");
+    let text = report["checks"].to_string();
+    for words in [
+        "boot_mapped: persistent",
+        "of the boot before, 1 MiB at 0x",
+        "even one with a mistyped name",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
