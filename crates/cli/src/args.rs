@@ -95,8 +95,12 @@ pub(crate) struct BootArgs {
 #[command(after_help = "\
 Example:
   outlive show backup --last 5s --event sched_switch
+  outlive show backup --filter 'prev_prio < 100 && next_comm ~ \"kw*\"'
   outlive show boot_mapped --follow
   outlive show memory.bin --formats ./events
+
+A filter has == != < <= > >= & for numbers, == != ~ for texts in quotes (~ is a pattern), && || ! and
+parentheses; CPU, COMM, CPU & CPUS{0-3}, field.function == NAME. Events without such a field are not shown.
 
 A region of a kernel (a memory dump) has no event formats in it: give a copy of its tracefs events
 folder with --formats. printk_formats, saved_cmdlines and kallsyms are read from beside it.")]
@@ -112,6 +116,9 @@ pub(crate) struct ShowArgs {
     /// Only these events: sys, sys:event, event, or a pattern with * and ?
     #[arg(long, value_name = "GLOB", value_parser = parse_event)]
     pub(crate) event: Option<EventToken>,
+    /// Only events that an expression of the kernel's filter language keeps
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
     /// Wait for more events of a live instance
     #[arg(long, conflicts_with = "last")]
     pub(crate) follow: bool,

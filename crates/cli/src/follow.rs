@@ -46,7 +46,10 @@ pub(crate) fn run(
     }
     let file = LiveFile::open(path)?;
     let readers = file.readers();
-    selection.check_cpu(readers.len())?;
+    let nr_cpus = readers.len();
+    selection.check_cpu(nr_cpus)?;
+    let catalog = file.catalog();
+    selection.check_events(&catalog, nr_cpus)?;
     let clock = file.run().map_or(String::new(), |run| run.clock);
     let mut follower = Follower {
         cpus: readers
@@ -59,7 +62,8 @@ pub(crate) fn run(
         selection,
         look,
         clock: &clock,
-        catalog: file.catalog(),
+        nr_cpus,
+        catalog,
         given_up: HashSet::new(),
         horizon: 0,
         text: Text::default(),
@@ -93,6 +97,7 @@ struct Follower<'f> {
     selection: &'f Selection,
     look: Look,
     clock: &'f str,
+    nr_cpus: usize,
     catalog: Catalog,
     /// What the recorder does not know either.
     given_up: HashSet<Unknown>,
@@ -146,7 +151,7 @@ impl Follower<'_> {
     fn print<W: Write>(&mut self, output: &mut Output<W>, horizon: u64) -> Result<bool> {
         let formatter = Formatter::new(&self.catalog, self.look.options(self.clock));
         let lines = Lines::new(&self.catalog, formatter, self.look);
-        let wanted = self.selection.wanted(&self.catalog);
+        let wanted = self.selection.wanted(&self.catalog, self.nr_cpus);
         self.text.clear();
         let mut may_go_on = true;
         while !self.cpus.iter().any(|q| q.is_empty() && !q.at_end) {
@@ -159,7 +164,7 @@ impl Follower<'_> {
                 break;
             }
             if let Some(event) = self.cpus[i].pop()
-                && is_wanted(wanted.as_deref(), event.payload)
+                && is_wanted(wanted.as_ref(), event.cpu, event.payload)
             {
                 lines.push(&mut self.text, &event)?;
             }

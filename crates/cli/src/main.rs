@@ -13,6 +13,7 @@ mod demo;
 mod diagnostic;
 mod doctor;
 mod event_json;
+mod filter;
 mod follow;
 mod info;
 mod install;
@@ -67,6 +68,11 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         // A reader that closed the pipe (`| head`) has what it wanted.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(exit::DONE),
+        // It is shown with its place already.
+        Err(error) if error.is::<filter::Mistake>() => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::from(exit::USAGE)
+        }
         Err(error) => {
             boot::say!("{}", message(&error));
             if let Some(line) = help(&error) {

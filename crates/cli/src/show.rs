@@ -5,14 +5,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use outlive_event::{Catalog, Formatter, HeaderCounts, TextOptions};
+use outlive_event::{Catalog, EventFormat, Formatter, HeaderCounts, Predicate, Tasks, TextOptions};
 use outlive_ring::Missed;
 use outlive_trace::cmdline::EventToken;
 use outlive_trace::view::{View, ViewEvent};
 
 use crate::args::{Args, ShowArgs};
+use crate::filter::FilterText;
 use crate::target::Target;
-use crate::{event_json, exit, follow};
+use crate::{event_json, exit, filter, follow};
 
 /// Sub-buffers that are made into text at a time: about a megabyte of text.
 const STRETCH: usize = 64;
@@ -28,6 +29,8 @@ pub(crate) struct Selection {
     pub(crate) last: Option<Duration>,
     /// Only these events.
     pub(crate) event: Option<EventToken>,
+    /// Only what this keeps.
+    pub(crate) filter: Option<FilterText>,
 }
 
 impl Selection {
@@ -42,16 +45,39 @@ impl Selection {
         }
     }
 
-    /// Whether the event with an id is wanted, by id; `None` if all are.
-    pub(crate) fn wanted(&self, catalog: &Catalog) -> Option<Vec<bool>> {
-        let glob = self.event.as_ref()?;
-        let mut wanted = Vec::new();
-        for event in catalog.events() {
+    /// What is wanted of each event; `None` if all is.
+    pub(crate) fn wanted<'c>(&self, catalog: &'c Catalog, nr_cpus: usize) -> Option<Wanted<'c>> {
+        if self.event.is_none() && self.filter.is_none() {
+            return None;
+        }
+        let mut wanted = Wanted {
+            by_id: Vec::new(),
+            tasks: catalog.tasks(),
+        };
+        for event in self.listed(catalog) {
+            let records = match &self.filter {
+                None => Some(Records::All),
+                Some(filter) => filter
+                    .compile(catalog, event, nr_cpus as u32)
+                    .ok()
+                    .map(Records::If),
+            };
             let id = usize::from(event.id);
-            wanted.resize(wanted.len().max(id + 1), false);
-            wanted[id] = glob.matches(&event.system, &event.name);
+            if wanted.by_id.len() <= id {
+                wanted.by_id.resize_with(id + 1, || None);
+            }
+            wanted.by_id[id] = records;
         }
         Some(wanted)
+    }
+
+    /// The events that `--event` names.
+    fn listed<'c>(&self, catalog: &'c Catalog) -> impl Iterator<Item = &'c EventFormat> {
+        let is_listed = |e: &&EventFormat| {
+            let glob = self.event.as_ref();
+            glob.is_none_or(|glob| glob.matches(&e.system, &e.name))
+        };
+        catalog.events().filter(is_listed)
     }
 
     /// Refuses a CPU that is not there.
@@ -67,13 +93,17 @@ impl Selection {
         }
     }
 
-    /// Refuses a pattern that no event has, so that a typing error does not look like silence.
-    fn check_event(&self, catalog: &Catalog) -> Result<()> {
-        let Some(wanted) = self.wanted(catalog) else {
+    /// Refuses a pattern that no event has, and a filter that makes no sense for any, so that a
+    /// typing error does not look like silence.
+    pub(crate) fn check_events(&self, catalog: &Catalog, nr_cpus: usize) -> Result<()> {
+        if catalog.events().next().is_none() {
             return Ok(());
-        };
-        if wanted.contains(&true) || wanted.is_empty() {
-            return Ok(());
+        }
+        if self.listed(catalog).next().is_some() {
+            return match &self.filter {
+                Some(filter) => Ok(filter.check(catalog, self.listed(catalog), nr_cpus as u32)?),
+                None => Ok(()),
+            };
         }
         let mut systems: Vec<&str> = catalog.events().map(|e| e.system.as_str()).collect();
         systems.sort_unstable();
@@ -109,6 +139,11 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
         cpu: show_args.cpu,
         last: show_args.last,
         event: show_args.event.clone(),
+        filter: show_args
+            .filter
+            .as_deref()
+            .map(FilterText::parse)
+            .transpose()?,
     };
     let look = Look {
         raw_fields: show_args.raw_fields,
@@ -122,7 +157,7 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
     }
     let view = target.open(show_args.target.formats.as_deref())?;
     selection.check_cpu(view.cpus.len())?;
-    selection.check_event(&view.catalog)?;
+    selection.check_events(&view.catalog, view.cpus.len())?;
     if view.catalog.events().next().is_none() && view.entries() > 0 {
         eprintln!(
             "outlive: there are no event formats in this region: events print as `Unknown type N`; \
@@ -147,7 +182,7 @@ pub(crate) fn show(view: &View, selection: &Selection, look: Look, out: impl Wri
     let stretches = Stretches {
         view,
         lines,
-        wanted: selection.wanted(&view.catalog),
+        wanted: selection.wanted(&view.catalog, view.cpus.len()),
         cpu: selection.cpu,
         starts: view.stretches(selection.cpu, selection.since(view), STRETCH),
     };
@@ -188,7 +223,7 @@ fn write_in_turn<W: Write>(
 struct Stretches<'v> {
     view: &'v View,
     lines: Lines<'v>,
-    wanted: Option<Vec<bool>>,
+    wanted: Option<Wanted<'v>>,
     cpu: Option<u32>,
     starts: Vec<u64>,
 }
@@ -217,7 +252,7 @@ impl Stretches<'_> {
         let end = self.starts.get(stretch + 1).copied();
         let mut events = self.view.events_between(self.cpu, from, end);
         while let Some(event) = events.next_event() {
-            if is_wanted(self.wanted.as_deref(), event.payload) {
+            if is_wanted(self.wanted.as_ref(), event.cpu, event.payload) {
                 self.lines.push(text, &event)?;
             }
         }
@@ -225,13 +260,37 @@ impl Stretches<'_> {
     }
 }
 
-/// Whether an event is one that [`Selection::wanted`] listed.
-pub(crate) fn is_wanted(wanted: Option<&[bool]>, payload: &[u8]) -> bool {
-    let is_listed = |wanted: &[bool]| {
-        let id = outlive_event::event_id(payload)?;
-        wanted.get(usize::from(id)).copied()
-    };
-    wanted.is_none_or(|wanted| is_listed(wanted).unwrap_or(false))
+/// What is wanted of each event.
+#[derive(Debug)]
+pub(crate) struct Wanted<'c> {
+    /// By event id; `None` for events of which nothing is.
+    by_id: Vec<Option<Records>>,
+    tasks: &'c Tasks,
+}
+
+/// Which records of an event are wanted.
+#[derive(Debug)]
+enum Records {
+    All,
+    If(Predicate),
+}
+
+impl Wanted<'_> {
+    fn has(&self, cpu: u32, payload: &[u8]) -> bool {
+        let id = outlive_event::event_id(payload).map(usize::from);
+        match id.and_then(|id| self.by_id.get(id)) {
+            Some(Some(Records::If(predicate))) => {
+                predicate.matches(payload, cpu, || filter::comm(self.tasks, payload, cpu))
+            }
+            Some(Some(Records::All)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Whether an event is wanted; all are if nothing was selected.
+pub(crate) fn is_wanted(wanted: Option<&Wanted<'_>>, cpu: u32, payload: &[u8]) -> bool {
+    wanted.is_none_or(|wanted| wanted.has(cpu, payload))
 }
 
 /// Lines of some events.

@@ -194,6 +194,8 @@ fn show_prints_events_losses_and_starts() {
         "show boot_mapped --cpu 1 --raw-fields",
         "show boot_mapped/4 --event tick --last 1500us",
         "show backup --json --cpu 1",
+        "show backup --filter number>=2&&CPU&CPUS{1}||COMM~'wor*'&&number==0&&!cpu==1",
+        "show backup --filter number<0",
     ]);
     assert_golden("show", &transcript);
 }
@@ -220,6 +222,12 @@ fn mistakes_are_told_with_what_there_is() {
         "show nonsense",
         "show backup --cpu 99",
         "show backup --event nonsense",
+        "show backup --filter nmuber==1",
+        "show backup --filter number==1&&",
+        "show backup --filter (number==1",
+        "show backup --filter number==one",
+        "show backup --filter number~'1'",
+        "show backup --filter CPU&CPUS{7}",
         "show backup --follow",
         "show boot_mapped --follow",
         "show backup --last 5",

@@ -45,6 +45,7 @@ mod constants;
 mod ctype;
 mod digits;
 mod error;
+mod filter;
 mod format;
 mod header_page;
 mod pointer;
@@ -61,6 +62,7 @@ pub use catalog::{COMM_SIZE, Catalog, CatalogRecord, Kernel, RecordKind, Symbol,
 pub use constants::Constants;
 pub use ctype::IntType;
 pub use error::{CatalogError, FormatError, FormatErrorKind, NotEvaluated, Reason};
+pub use filter::{Filter, FilterError, FilterErrorKind, FilterScope, Predicate};
 pub use format::{EventFormat, Field, FieldKind};
 pub use header_page::HeaderPage;
 pub use print_fmt::Program;

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use outlive_event::{
-    Catalog, CatalogRecord, EventFormat, Formatter, RecordKind, TextOptions, Value,
+    Catalog, CatalogRecord, EventFormat, Filter, FilterScope, Formatter, RecordKind, TextOptions,
+    Value,
 };
 use proptest::prelude::*;
 
@@ -202,6 +203,22 @@ proptest! {
     }
 
     #[test]
+    fn random_filters_never_panic(
+        pieces in prop::collection::vec(prop::sample::select(FILTER_FRAGMENTS.to_vec()), 0..20),
+        rest in "\\PC{0,4}",
+        payload in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let text = pieces.concat() + &rest;
+        let catalog = &CATALOGS[2];
+        let scope = FilterScope { symbols: catalog.symbols(), nr_cpus: 2 };
+        let event = catalog.find_event("sched", "sched_switch").unwrap();
+        match Filter::parse(&text).and_then(|filter| filter.compile(event, &scope)) {
+            Ok(predicate) => drop(predicate.matches(&payload, 1, || [b'x'; 16])),
+            Err(error) => prop_assert!(text.get(error.span).is_some()),
+        }
+    }
+
+    #[test]
     fn catalog_records_read_back(
         system in "[a-z]{0,9}",
         text in "\\PC{0,80}",
@@ -228,6 +245,30 @@ const HEAD: &str = "name: x\nID: 7\nformat:\n\
     \tfield:int a;\toffset:8;\tsize:4;\tsigned:1;\n\
     \tfield:__data_loc char[] s;\toffset:12;\tsize:4;\tsigned:0;\n\
     \tfield:u8 v[8];\toffset:16;\tsize:8;\tsigned:0;\n\n";
+
+const FILTER_FRAGMENTS: &[&str] = &[
+    "prev_prio",
+    "next_comm",
+    "CPU",
+    "COMM",
+    " == ",
+    "!=",
+    "<",
+    "&",
+    "~",
+    "&&",
+    "||",
+    "!",
+    "(",
+    ")",
+    "1",
+    "-0x7f",
+    "'a*[b-'",
+    "\"",
+    "CPUS{0-1}",
+    ".function",
+    ".ustring",
+];
 
 const FRAGMENTS: &[&str] = &[
     "REC->a",

@@ -132,6 +132,13 @@ impl Symbols {
             .filter(|e| !self.added.contains_key(&e.address))
     }
 
+    /// The first symbol called `name`.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Symbol<'_>> {
+        let all = self.unhidden().chain(self.added.values());
+        all.map(|e| self.symbol(e)).find(|s| s.name == name)
+    }
+
     /// The symbol that `address` lies in.
     #[must_use]
     pub fn lookup(&self, address: u64) -> Option<Symbol<'_>> {

@@ -80,7 +80,7 @@ impl Diagnostic {
     }
 
     /// An error.
-    pub(super) fn error(span: Range<usize>, message: impl Into<String>) -> Diagnostic {
+    pub fn error(span: Range<usize>, message: impl Into<String>) -> Diagnostic {
         Self::new(Severity::Error, span, message)
     }
 
@@ -95,7 +95,8 @@ impl Diagnostic {
     }
 
     /// Says what was expected at the span.
-    pub(super) fn expected(mut self, text: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn expected(mut self, text: impl Into<String>) -> Self {
         self.expected = Some(text.into());
         self
     }
@@ -125,7 +126,8 @@ impl Diagnostic {
     }
 
     /// Offers `nearest`, if there is one, in the place of the diagnostic's span.
-    pub(super) fn nearest(self, nearest: Option<&str>) -> Self {
+    #[must_use]
+    pub fn nearest(self, nearest: Option<&str>) -> Self {
         let span = self.span.clone();
         match nearest {
             Some(word) => self.suggest(span, word),

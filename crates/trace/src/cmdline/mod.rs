@@ -61,5 +61,6 @@ pub use instance::{AreaRef, Instance, InstanceFlags, InstanceKind};
 pub use line::{CommandLine, IgnoredParameter};
 pub use memmap::{Memmap, MemmapKind};
 pub use memparse::{Memparse, memparse};
+pub use nearest::nearest;
 pub use reserve_mem::ReserveMem;
 pub use setting::{OptionScope, TRACE_BUF_SIZE_DEFAULT, TraceClock, TraceOption};

@@ -7,10 +7,8 @@ const WORD_LEN_MAX: usize = 64;
 /// The candidate nearest to `word`, if it is near enough to be a slip of the fingers: at most one
 /// change in three characters (swapped neighbours count as one), four in all; words of one or two
 /// differ at most in case. The first of several that are equally near.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     nearest_within(word, candidates, (word.chars().count() / 3).min(4))
 }
 

@@ -1,0 +1,128 @@
+//! `--filter`: one expression for all events.
+//!
+//! The expression is compiled for each event that the region has. An event for which it makes no
+//! sense, because it lacks a field, is never shown; if that goes for every event, the expression
+//! is wrong, and is shown with the mistake marked.
+
+use std::error::Error;
+use std::fmt;
+use std::io::Write;
+
+use outlive_event::{
+    COMM_SIZE, Catalog, EventFormat, Filter, FilterError, FilterErrorKind, FilterScope, Predicate,
+    Tasks,
+};
+use outlive_trace::cmdline::{Diagnostic, nearest};
+
+use crate::diagnostic;
+
+/// What the user is told that a mistake is in.
+const ORIGIN: &str = "--filter";
+
+/// An expression that parses, and its text.
+#[derive(Debug, Clone)]
+pub(crate) struct FilterText {
+    text: String,
+    filter: Filter,
+}
+
+/// A mistake in an expression, shown with its place.
+#[derive(Debug)]
+pub(crate) struct Mistake(String);
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.trim_end())
+    }
+}
+
+impl Error for Mistake {}
+
+impl FilterText {
+    /// Parses the option's value.
+    pub(crate) fn parse(text: &str) -> Result<Self, Mistake> {
+        let filter = Filter::parse(text).map_err(|error| shown(text, &error, None))?;
+        let text = text.to_owned();
+        Ok(Self { text, filter })
+    }
+
+    /// The predicate for an event; an error if the expression makes no sense for it.
+    pub(crate) fn compile(
+        &self,
+        catalog: &Catalog,
+        event: &EventFormat,
+        nr_cpus: u32,
+    ) -> Result<Predicate, FilterError> {
+        let symbols = catalog.symbols();
+        self.filter
+            .compile(event, &FilterScope { symbols, nr_cpus })
+    }
+
+    /// Refuses an expression that makes no sense for any of the events.
+    pub(crate) fn check<'c>(
+        &self,
+        catalog: &'c Catalog,
+        events: impl Iterator<Item = &'c EventFormat>,
+        nr_cpus: u32,
+    ) -> Result<(), Mistake> {
+        let mut worst: Option<FilterError> = None;
+        for event in events {
+            match self.compile(catalog, event, nr_cpus) {
+                Ok(_) => return Ok(()),
+                Err(error) if worst.as_ref().is_none_or(|w| rank(&error) > rank(w)) => {
+                    worst = Some(error);
+                }
+                Err(_) => {}
+            }
+        }
+        worst.map_or(Ok(()), |error| {
+            Err(shown(&self.text, &error, Some(catalog)))
+        })
+    }
+}
+
+/// Of the mistakes that the events have with an expression, the one worth showing is one about a
+/// value, else the unknown field that comes last.
+fn rank(error: &FilterError) -> (bool, usize) {
+    let is_of_value = !matches!(error.kind, FilterErrorKind::UnknownField(_));
+    (is_of_value, error.span.start)
+}
+
+/// The text with the mistake marked, and the nearest field's name.
+fn shown(text: &str, error: &FilterError, catalog: Option<&Catalog>) -> Mistake {
+    let mark = |message: &str| Diagnostic::error(error.span.clone(), message);
+    let diagnostic = match &error.kind {
+        FilterErrorKind::UnknownField(name) => {
+            mark(&format!("no event has a field `{name}`")).nearest(near_field(name, catalog))
+        }
+        FilterErrorKind::Expected(what) if error.span.is_empty() => {
+            mark("the filter ends too early").expected(format!("expected {what}"))
+        }
+        FilterErrorKind::Expected(what) => {
+            mark("the filter is not understood").expected(format!("expected {what}"))
+        }
+        other => mark(&other.to_string()),
+    };
+    Mistake(diagnostic::render(ORIGIN, text, &[diagnostic]))
+}
+
+fn near_field<'c>(name: &str, catalog: Option<&'c Catalog>) -> Option<&'c str> {
+    let events = catalog.into_iter().flat_map(Catalog::events);
+    let fields = events.flat_map(|e| e.fields.iter().chain(&e.common));
+    let names = fields.map(|f| f.name.as_str());
+    nearest(name, names.chain(["CPU", "COMM"]))
+}
+
+/// The name of the task that a record is of, as the kernel had it at the time.
+pub(crate) fn comm(tasks: &Tasks, payload: &[u8], cpu: u32) -> [u8; COMM_SIZE] {
+    let mut comm = [0; COMM_SIZE];
+    let pid = payload.get(4..8).and_then(|b| b.try_into().ok());
+    let pid = pid.map_or(0, i32::from_le_bytes);
+    if pid == 0 {
+        // Sixteen bytes are enough for any CPU's number.
+        let _ = write!(&mut comm[..], "swapper/{cpu}");
+    } else if let Some(known) = tasks.comm(pid) {
+        comm[..known.len()].copy_from_slice(known);
+    }
+    comm
+}
