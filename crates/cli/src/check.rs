@@ -117,7 +117,7 @@ fn part_json(part: &Part) -> Value {
         .iter()
         .map(ToString::to_string)
         .collect();
-    json!({"path": part.path, "damage": damage})
+    json!({"path": part.place.to_string(), "damage": damage})
 }
 
 /// The rejected sub-buffers of a CPU in each part, with the part's name.
@@ -156,7 +156,7 @@ fn write_text(out: &mut impl Write, view: &View, verdict: Verdict, outcome: Outc
         writeln!(
             out,
             "{name} {by} (layout of Linux {format}){now}: {}",
-            part.path.display()
+            part.place
         )?;
         for damage in &part.recovery.damage {
             writeln!(out, "  damaged: {damage}")?;

@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use outlive_event::{Catalog, Formatter};
 use outlive_ring::{LiveReader, Missed};
 use outlive_trace::Mapping;
-use outlive_trace::view::{LiveFile, ViewEvent};
+use outlive_trace::view::{LiveRegion, ViewEvent};
 
 use crate::show::{Lines, Look, Output, Selection, Text, is_wanted};
 use crate::target::Target;
@@ -31,10 +31,7 @@ pub(crate) fn run(
     look: Look,
     out: impl Write,
 ) -> Result<()> {
-    let Target::Live {
-        path, is_running, ..
-    } = target
-    else {
+    let Target::Live { place, is_running } = target else {
         bail!("--follow needs a live instance: this is what an earlier run left");
     };
     if !is_running {
@@ -44,7 +41,7 @@ pub(crate) fn run(
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let file = LiveFile::open(path)?;
+    let file = LiveRegion::open(place)?;
     let readers = file.readers();
     let nr_cpus = readers.len();
     selection.check_cpu(nr_cpus)?;
@@ -93,7 +90,7 @@ fn wait(pause: Duration, stop: &AtomicBool) {
 }
 
 struct Follower<'f> {
-    file: &'f LiveFile,
+    file: &'f LiveRegion,
     selection: &'f Selection,
     look: Look,
     clock: &'f str,

@@ -88,7 +88,7 @@ impl Info<'_> {
     fn write_part(&self, out: &mut impl Write, part: &Part, name: &str) -> Result<()> {
         let geometry = &part.recovery.geometry;
         let live = if part.is_live { ", being written" } else { "" };
-        line(out, name, format_args!("{}{live}", part.path.display()))?;
+        line(out, name, format_args!("{}{live}", part.place))?;
         let extension = match &part.recovery.extension {
             Some(layout) => format!(
                 ", {} with outlive's extension",
@@ -317,7 +317,7 @@ fn part_json(part: &Part) -> Value {
             .collect()
     };
     json!({
-        "path": part.path,
+        "path": part.place.to_string(),
         "live": part.is_live,
         "layout": geometry.format().versions(),
         "ring_bytes": geometry.size(),

@@ -1,16 +1,15 @@
 //! `outlive ls`: the instances and what is kept of earlier runs.
 
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::Result;
 use outlive_trace::view::View;
-use outlive_trace::{Generation, InstanceEntry, StateDir, Verdict, generation};
+use outlive_trace::{Generation, InstanceEntry, RegionPlace, StateDir, Verdict, generation};
 use serde_json::{Value, json};
 
 use crate::args::{Args, LsArgs};
 use crate::summary::Summary;
-use crate::target::{existing_state, live_path, newest, state_path};
+use crate::target::{existing_state, newest, state_path};
 use crate::{exit, units};
 
 /// One line of the list.
@@ -63,8 +62,8 @@ fn rows(state: &StateDir) -> Result<Vec<Row>> {
     let is_running = state.is_locked()?;
     let mut rows = Vec::new();
     for entry in &configured {
-        if let Some(path) = live_path(entry) {
-            rows.push(Row::of_live(&entry.name, &path, is_running));
+        if let Some(place) = RegionPlace::of_instance(entry) {
+            rows.push(Row::of_live(&entry.name, &place, is_running));
         }
     }
     for generation in generation::list(state)? {
@@ -90,7 +89,7 @@ fn aliases(
 }
 
 impl Row {
-    fn of_live(name: &str, path: &Path, is_running: bool) -> Self {
+    fn of_live(name: &str, place: &RegionPlace, is_running: bool) -> Self {
         let mut row = Self {
             name: name.to_owned(),
             aliases: Vec::new(),
@@ -98,10 +97,10 @@ impl Row {
             verdict: Verdict::Unknown,
             when_ns: None,
             summary: Summary::default(),
-            size_bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            size_bytes: place.len_bytes(),
             problem: None,
         };
-        match View::open(path) {
+        match View::open_place(place) {
             Ok(view) => {
                 row.summary = Summary::of(&view);
                 let started = view.run.as_ref().map(|run| run.started_realtime_ns);

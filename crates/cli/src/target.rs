@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use outlive_event::Catalog;
-use outlive_trace::start::PATH_KEY;
 use outlive_trace::view::View;
-use outlive_trace::{Backing, Generation, InstanceEntry, StateDir, Verdict, generation};
+use outlive_trace::{
+    Backing, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, generation,
+};
 
 use crate::args::{Args, TargetArgs};
 
@@ -18,10 +19,8 @@ pub(crate) enum Target {
     File(PathBuf),
     /// The live area of an instance, recorded into now or not.
     Live {
-        path: PathBuf,
+        place: RegionPlace,
         is_running: bool,
-        /// Where the area lives, as in `--area`.
-        backing: Option<String>,
     },
     /// What an earlier run left.
     Generation(Generation),
@@ -135,18 +134,17 @@ impl Target {
                     )
                 });
         }
-        if let Some(path) = live_path(entry) {
+        if let Some(place) = RegionPlace::of_instance(entry) {
             return Ok(Self::Live {
-                path,
+                place,
                 is_running: state.is_locked()?,
-                backing: entry.backing.clone(),
             });
         }
         newest(state, &entry.name)?
             .map(Self::Generation)
             .with_context(|| {
                 format!(
-                    "{} has no area in a file, and no earlier run of it is kept",
+                    "{} has no area, and no earlier run of it is kept",
                     entry.name
                 )
             })
@@ -155,7 +153,8 @@ impl Target {
     /// Opens it for reading. What is odd but no reason to stop is said on standard error.
     pub(crate) fn open(&self, formats: Option<&Path>) -> Result<View> {
         let mut view = match self {
-            Self::File(path) | Self::Live { path, .. } => {
+            Self::Live { place, .. } => View::open_place(place)?,
+            Self::File(path) => {
                 let tail = path.with_file_name("tail");
                 match path.file_name().is_some_and(|name| name == "region") {
                     true => with_tail(path, &tail)?,
@@ -196,13 +195,15 @@ impl Target {
 impl Target {
     /// The physical address of an area in fixed memory.
     pub(crate) fn address(&self) -> Option<u64> {
-        let backing = match self {
-            Self::File(_) => None,
-            Self::Live { backing, .. } => backing.as_deref(),
-            Self::Generation(generation) => generation.meta().map(|meta| meta.backing.as_str()),
-        };
-        match backing?.parse() {
-            Ok(Backing::DevMem { address }) => Some(address),
+        match self {
+            Self::Live {
+                place: RegionPlace::Physical { address, .. },
+                ..
+            } => Some(*address),
+            Self::Generation(generation) => match generation.meta()?.backing.parse() {
+                Ok(Backing::DevMem { address }) => Some(address),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -226,11 +227,6 @@ fn with_tail(region: &Path, tail: &Path) -> Result<View> {
         );
     }
     Ok(view)
-}
-
-/// The file of an instance's live area.
-pub(crate) fn live_path(entry: &InstanceEntry) -> Option<PathBuf> {
-    Some(PathBuf::from(entry.other.get(PATH_KEY)?.as_str()?))
 }
 
 /// The newest generation of an instance.

@@ -44,6 +44,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+mod cache;
 pub mod catalog;
 mod crc;
 pub mod extension;

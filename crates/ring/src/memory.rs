@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use crate::cache::Flush;
 use crate::sync::fence;
 
 /// Memory that can be read. Offsets and lengths are in bytes.
@@ -132,6 +133,8 @@ impl<M: MemoryMut + ?Sized> MemoryMut for &M {
 pub struct RawMemory<'m> {
     base: *mut u8,
     len: usize,
+    /// How stores leave the processor's caches, if they have to.
+    flush: Option<Flush>,
     lifetime: PhantomData<&'m AtomicU8>,
 }
 
@@ -141,6 +144,9 @@ unsafe impl Send for RawMemory<'_> {}
 unsafe impl Sync for RawMemory<'_> {}
 
 impl RawMemory<'_> {
+    /// Whether [`flushing`](Self::flushing) is known for this kind of processor.
+    pub const CAN_FLUSH: bool = cfg!(all(target_arch = "x86_64", not(miri)));
+
     /// Wraps mapped memory.
     ///
     /// A read-only mapping may be wrapped too if nothing calls the methods of [`MemoryMut`].
@@ -157,7 +163,28 @@ impl RawMemory<'_> {
         Self {
             base,
             len,
+            flush: None,
             lifetime: PhantomData,
+        }
+    }
+
+    /// What is stored leaves the processor's caches at once, and what a store publishes before that
+    /// store: for memory that outlives a reset. Nothing is different where
+    /// [`CAN_FLUSH`](Self::CAN_FLUSH) says no.
+    #[must_use]
+    pub fn flushing(self) -> Self {
+        Self {
+            flush: Flush::detect(),
+            ..self
+        }
+    }
+
+    /// Writes back what was just stored.
+    fn stored(&self, offset: usize, len: usize) {
+        if let Some(flush) = self.flush {
+            let first = self.at(offset, len, 1);
+            // SAFETY: 1: the range is inside the memory, as `at` checked.
+            unsafe { flush.lines(first, len) };
         }
     }
 
@@ -296,11 +323,21 @@ impl MemoryMut for RawMemory<'_> {
     fn store_u32(&self, offset: usize, value: u32) {
         self.word_u32(offset)
             .store(value.to_le(), Ordering::Relaxed);
+        self.stored(offset, 4);
     }
 
     fn store_u64(&self, offset: usize, value: u64) {
         self.word_u64(offset)
             .store(value.to_le(), Ordering::Relaxed);
+        self.stored(offset, 8);
+    }
+
+    fn store_u64_release(&self, offset: usize, value: u64) {
+        if let Some(flush) = self.flush {
+            flush.fence();
+        }
+        fence(Ordering::Release);
+        self.store_u64(offset, value);
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) {
@@ -323,6 +360,7 @@ impl MemoryMut for RawMemory<'_> {
             self.byte(offset + head + words * 8 + i)
                 .store(byte, Ordering::Relaxed);
         }
+        self.stored(offset, bytes.len());
     }
 }
 
@@ -417,6 +455,33 @@ mod tests {
                 assert_eq!(back, bytes, "offset {offset} length {len}");
             }
         }
+    }
+
+    #[test]
+    fn memory_that_flushes_holds_the_same() {
+        let memory = HeapMemory::new(4096);
+        let flushing = memory.raw().flushing();
+        assert_eq!(flushing.flush.is_some(), RawMemory::CAN_FLUSH);
+        let bytes: Vec<u8> = (0..200).collect();
+        for offset in [0, 1, 63, 64, 65, 4096 - 200] {
+            flushing.write(offset, &bytes);
+            assert_eq!(memory.to_vec()[offset..offset + 200], bytes);
+        }
+        flushing.write(4096, &[]);
+        flushing.store_u32(4092, 7);
+        flushing.store_u64_release(8, 9);
+        assert_eq!((memory.load_u32(4092), memory.load_u64(8)), (7, 9));
+    }
+
+    /// Whatever the processor has, the older ways work too.
+    #[test]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn older_ways_to_flush_hold_the_same() {
+        let memory = HeapMemory::new(256);
+        let mut raw = memory.raw();
+        raw.flush = Some(Flush::Clflush);
+        raw.write(60, b"over a line");
+        assert_eq!(&memory.to_vec()[60..71], b"over a line");
     }
 
     #[test]

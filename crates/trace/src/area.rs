@@ -20,7 +20,9 @@ use crate::devdax::DevDax;
 use crate::generation::{self, CopySource, Generation, Meta};
 use crate::iomem::{self, IoMemory};
 use crate::lock::{self, LockedFile, MemoryLock};
-use crate::{Access, Backing, Error, Mapping, StateDir, StateLock, durable, failpoint, name};
+use crate::{
+    Access, Backing, Error, Mapping, RegionPlace, StateDir, StateLock, durable, failpoint, name,
+};
 
 /// `f_type` of a tmpfs (statfs(2)).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -140,7 +142,7 @@ pub struct Area {
 /// The memory behind an area.
 #[derive(Debug)]
 enum Place {
-    /// A file, locked. `is_dax` asks for `MAP_SYNC`.
+    /// A file, locked. `is_dax`: on a file system with DAX.
     File {
         path: PathBuf,
         file: LockedFile,
@@ -199,6 +201,23 @@ impl Area {
         match &self.place {
             Place::File { path, .. } | Place::Device { path, .. } => Some(path),
             Place::Physical { .. } => None,
+        }
+    }
+
+    /// Where its bytes are, for those who only read them.
+    #[must_use]
+    pub fn place(&self) -> RegionPlace {
+        let len_bytes = self.len_bytes;
+        match &self.place {
+            Place::File { path, .. } => RegionPlace::File(path.clone()),
+            Place::Device { path, .. } => RegionPlace::Device {
+                path: path.clone(),
+                len_bytes,
+            },
+            Place::Physical { address, .. } => RegionPlace::Physical {
+                address: *address,
+                len_bytes,
+            },
         }
     }
 
@@ -284,8 +303,11 @@ impl Area {
                 file,
                 is_dax: true,
             } => Mapping::of_dax_file(&**file, path, self.len_bytes, access),
-            Place::File { path, file, .. } | Place::Device { path, file } => {
+            Place::File { path, file, .. } => {
                 Mapping::of_file(&**file, path, self.len_bytes, access)
+            }
+            Place::Device { path, file } => {
+                Mapping::of_device(&**file, path, self.len_bytes, access)
             }
             Place::Physical { address, file, .. } => {
                 Mapping::of_physical(file, *address, self.len_bytes, access)
@@ -400,15 +422,9 @@ fn open_existing(path: &Path) -> Result<File, Error> {
 
 fn reserve_physical(request: &AreaRequest, address: u64, len_bytes: u64) -> Result<Area, Error> {
     check_alignment(address, request.align)?;
-    IoMemory::read()?
-        .check(address, len_bytes)
-        .map_err(|problem| Error::IoMemory {
-            address,
-            len_bytes,
-            problem,
-        })?;
+    IoMemory::check_now(address, len_bytes)?;
     let memory_lock = MemoryLock::try_acquire(address, len_bytes)?;
-    let file = iomem::open_dev_mem(address)?;
+    let file = iomem::open_dev_mem(address, Access::ReadWrite)?;
     Ok(Area {
         request: request.clone(),
         place: Place::Physical {

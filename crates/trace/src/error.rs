@@ -120,7 +120,7 @@ pub enum Error {
     },
     /// A DAX backing on a file system or file without DAX.
     #[error(
-        "{} cannot be mapped with MAP_SYNC: its file system is not mounted with DAX; \
+        "{} has no DAX: its file system is not mounted so; \
          mount it with `-o dax`, or use the backing `file:PATH`",
         path.display()
     )]

@@ -10,10 +10,11 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use outlive_ring::RawMemory;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::Error;
+use crate::{Access, Error};
 
 /// Names of ranges that hold nothing of the kernel's or of a device. Case aside: x86 writes
 /// *Reserved*, arm64 *reserved*.
@@ -88,6 +89,16 @@ impl IoMemory {
         let path = Path::new("/proc/iomem");
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
+    }
+
+    /// Whether a range may be used, by what `/proc/iomem` says now.
+    pub(crate) fn check_now(address: u64, len_bytes: u64) -> Result<(), Error> {
+        let checked = Self::read()?.check(address, len_bytes);
+        checked.map_err(|problem| Error::IoMemory {
+            address,
+            len_bytes,
+            problem,
+        })
     }
 
     /// Reads the text of `/proc/iomem`. Lines that are not `FIRST-LAST : NAME` are left out.
@@ -199,12 +210,20 @@ impl IoRange {
     }
 }
 
-/// Opens `/dev/mem` for a mapping at `address`, past the caches (`O_SYNC`).
-pub(crate) fn open_dev_mem(address: u64) -> Result<File, Error> {
+/// Opens `/dev/mem` for a mapping at `address`.
+///
+/// Memory that was set aside is cached as any other, which is how the kernel itself maps it: a copy of
+/// it takes no longer. What is stored leaves the caches by an instruction of the processor; where that
+/// is not known, the mapping goes past the caches instead (`O_SYNC`).
+pub(crate) fn open_dev_mem(address: u64, access: Access) -> Result<File, Error> {
+    let uncached = match RawMemory::CAN_FLUSH {
+        true => OFlags::empty(),
+        false => OFlags::SYNC,
+    };
     OpenOptions::new()
         .read(true)
-        .write(true)
-        .custom_flags(OFlags::SYNC.bits().cast_signed())
+        .write(access == Access::ReadWrite)
+        .custom_flags(uncached.bits().cast_signed())
         .open("/dev/mem")
         .map_err(|error| dev_mem_error(address, error))
 }

@@ -42,6 +42,7 @@ mod iomem;
 mod lock;
 mod mapping;
 mod name;
+mod place;
 pub mod retention;
 pub mod start;
 mod state;
@@ -60,6 +61,7 @@ pub use generation::{
 pub use iomem::{IoMemory, IoMemoryProblem};
 pub use lock::{MemoryLock, StateLock};
 pub use mapping::{Access, Mapping};
+pub use place::RegionPlace;
 pub use start::{Live, Start, Started, Step};
 pub use state::{InstanceEntry, Instances, StateDir};
 pub use verdict::Verdict;

@@ -109,6 +109,10 @@ fn is_locked(file: &File, range: ByteRange) -> io::Result<bool> {
 
 /// Whether a recorder has the area file at `path`. `false` if there is none.
 pub(crate) fn is_file_locked(path: &Path) -> Result<bool, Error> {
+    is_range_locked(path, ByteRange::ALL)
+}
+
+fn is_range_locked(path: &Path, range: ByteRange) -> Result<bool, Error> {
     let result = OpenOptions::new()
         .read(true)
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
@@ -120,9 +124,7 @@ pub(crate) fn is_file_locked(path: &Path) -> Result<bool, Error> {
             path: path.to_owned(),
             source,
         }),
-        Ok(file) => {
-            is_locked(&file, ByteRange::ALL).map_err(Error::io("ask for the lock of", path))
-        }
+        Ok(file) => is_locked(&file, range).map_err(Error::io("ask for the lock of", path)),
     }
 }
 
@@ -224,6 +226,7 @@ pub struct MemoryLock {
 impl MemoryLock {
     /// Where the file is. Not in a state folder: two of them may name the same memory.
     const FOLDER: &'static str = "/run/outlive";
+    const FILE: &'static str = "memory.lock";
 
     /// Takes the lock of `len_bytes` from physical address `address` on.
     ///
@@ -235,10 +238,17 @@ impl MemoryLock {
         Self::try_acquire_in(Path::new(Self::FOLDER), address, len_bytes)
     }
 
+    /// Whether a recorder has a part of the range.
+    pub(crate) fn is_held(address: u64, len_bytes: u64) -> Result<bool, Error> {
+        let range = memory_range(address, len_bytes)?;
+        let path = Path::new(Self::FOLDER).join(Self::FILE);
+        is_range_locked(&path, range)
+    }
+
     fn try_acquire_in(folder: &Path, address: u64, len_bytes: u64) -> Result<Self, Error> {
         let range = memory_range(address, len_bytes)?;
         durable::private_dir(folder)?;
-        let path = folder.join("memory.lock");
+        let path = folder.join(Self::FILE);
         let file = open_lock_file(&path)?;
         let locked = LockedFile::try_new(file, range).map_err(Error::io("lock", &path))?;
         match locked {

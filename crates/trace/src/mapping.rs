@@ -18,7 +18,7 @@ use std::path::Path;
 use std::ptr::{self, NonNull};
 
 use outlive_ring::{Memory, RawMemory};
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MsyncFlags, ProtFlags};
 
@@ -54,6 +54,8 @@ pub struct Mapping {
     base: NonNull<u8>,
     len: usize,
     access: Access,
+    /// Whether the memory itself outlives a reset, and so what is stored must not stay in a cache.
+    is_lasting: bool,
 }
 
 // SAFETY: by 2 all accesses are atomic, and by 1 the mapping belongs to no thread.
@@ -95,12 +97,17 @@ impl Mapping {
         Self::of_file(&file, path, len, Access::ReadOnly)
     }
 
-    /// Maps the first `len_bytes` of a file on a DAX file system so that a store is durable once
-    /// it has left the processor's caches (`MAP_SYNC`, mmap(2)).
+    /// Maps the first `len_bytes` of a file on a DAX file system so that a store is in the memory of
+    /// the device once it has left the processor's caches.
+    ///
+    /// With `MAP_SYNC` (mmap(2)) the file system sees to it that its own records of the file are
+    /// durable when a page is first written. Where the device cannot tell when something is durable
+    /// (virtio-pmem), a mapping for writing writes to each page and syncs the file, so that there is
+    /// no such first time later.
     ///
     /// # Errors
     ///
-    /// [`Error::NotDax`] if the file cannot be mapped so, else as [`of_file`](Self::of_file).
+    /// [`Error::NotDax`] if the file has no DAX, else as [`of_file`](Self::of_file).
     pub fn of_dax_file(
         file: impl AsFd,
         path: &Path,
@@ -109,19 +116,24 @@ impl Mapping {
     ) -> Result<Self, Error> {
         check_len(&file, path, len_bytes)?;
         let flags = MapFlags::SHARED_VALIDATE | MapFlags::SYNC;
-        Self::map(file, 0, len_bytes, access, flags).map_err(|error| match error {
-            Errno::OPNOTSUPP => Error::NotDax {
+        match Self::map(&file, 0, len_bytes, access, flags) {
+            Ok(mapping) => Ok(mapping.into_lasting()),
+            Err(Errno::OPNOTSUPP) if has_dax(&file, path)? => {
+                let mapping = Self::of_file(&file, path, len_bytes, access)?.into_lasting();
+                if access == Access::ReadWrite {
+                    mapping.populate().map_err(Error::io("write to", path))?;
+                    rustix::fs::fsync(&file).map_err(Error::io("sync", path))?;
+                }
+                Ok(mapping)
+            }
+            Err(Errno::OPNOTSUPP) => Err(Error::NotDax {
                 path: path.to_owned(),
-            },
-            error => Error::Io {
-                action: "map",
-                path: path.to_owned(),
-                source: error.into(),
-            },
-        })
+            }),
+            Err(error) => Err(Error::io("map", path)(error)),
+        }
     }
 
-    /// Maps physical memory through `/dev/mem`, opened with `O_SYNC` for an uncached mapping.
+    /// Maps physical memory through `/dev/mem`.
     ///
     /// # Errors
     ///
@@ -132,8 +144,28 @@ impl Mapping {
         len_bytes: u64,
         access: Access,
     ) -> Result<Self, Error> {
-        Self::map(dev_mem, address, len_bytes, access, MapFlags::SHARED)
-            .map_err(|error| crate::iomem::dev_mem_error(address, error.into()))
+        let mapping = Self::map(dev_mem, address, len_bytes, access, MapFlags::SHARED)
+            .map_err(|error| crate::iomem::dev_mem_error(address, error.into()))?;
+        Ok(mapping.into_lasting())
+    }
+
+    /// Maps the first `len_bytes` of a device-DAX node.
+    ///
+    /// # Errors
+    ///
+    /// As [`of_file`](Self::of_file).
+    pub fn of_device(
+        file: impl AsFd,
+        path: &Path,
+        len_bytes: u64,
+        access: Access,
+    ) -> Result<Self, Error> {
+        Ok(Self::of_file(file, path, len_bytes, access)?.into_lasting())
+    }
+
+    fn into_lasting(mut self) -> Self {
+        self.is_lasting = true;
+        self
     }
 
     fn map(
@@ -153,7 +185,12 @@ impl Mapping {
         let base =
             unsafe { rustix::mm::mmap(ptr::null_mut(), len, protection, flags, file, offset) }?;
         let base = NonNull::new(base.cast()).ok_or(Errno::FAULT)?;
-        Ok(Self { base, len, access })
+        Ok(Self {
+            base,
+            len,
+            access,
+            is_lasting: false,
+        })
     }
 
     /// The first byte. Stores through it are permitted only with [`Access::ReadWrite`].
@@ -175,7 +212,11 @@ impl Mapping {
     /// The bytes for reading and writing; `None` if the mapping is read-only.
     #[must_use]
     pub fn memory_mut(&self) -> Option<RawMemory<'_>> {
-        (self.access == Access::ReadWrite).then(|| self.raw())
+        let memory = (self.access == Access::ReadWrite).then(|| self.raw())?;
+        Some(match self.is_lasting {
+            true => memory.flushing(),
+            false => memory,
+        })
     }
 
     fn raw(&self) -> RawMemory<'_> {
@@ -254,6 +295,13 @@ impl Drop for Mapping {
         let result = unsafe { rustix::mm::munmap(self.as_ptr().cast(), self.len) };
         debug_assert!(result.is_ok(), "the range was mapped by us: {result:?}");
     }
+}
+
+/// Whether the file's pages are those of the device (`STATX_ATTR_DAX`, Linux 5.8).
+fn has_dax(file: impl AsFd, path: &Path) -> Result<bool, Error> {
+    let found = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
+        .map_err(Error::io("look at", path))?;
+    Ok(found.stx_attributes.contains(StatxAttributes::DAX))
 }
 
 /// Refuses to map beyond the end of a regular file, where an access gives `SIGBUS`.

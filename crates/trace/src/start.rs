@@ -29,9 +29,6 @@ const TASK_NAMES: usize = 8192;
 /// On a fixed range the catalog gets at most this part of it.
 const LOG_SHARE: u64 = 8;
 
-/// Key of a live area's path in `instances.json`.
-pub const PATH_KEY: &str = "path";
-
 /// The steps of a start at which a test may kill it, for [`failpoint`].
 pub const START_STEPS: [&str; 5] = [
     "start-locked",
@@ -221,13 +218,7 @@ impl Start<'_> {
             if let Some(live) = live.iter().find(|live| live.instance.name == instance.name) {
                 entry.area = Some(live.area.name().to_owned());
                 entry.backing = Some(live.area.backing().to_string());
-                let path = live
-                    .area
-                    .path()
-                    .map(|path| path.to_string_lossy().into_owned());
-                entry
-                    .other
-                    .extend(path.map(|path| (PATH_KEY.to_owned(), path.into())));
+                live.area.place().note(&mut entry);
             }
             instances.instances.push(entry);
         }

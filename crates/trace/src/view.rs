@@ -7,7 +7,7 @@
 
 //!
 //! A region that is being written is copied when it is opened ([`Part::is_live`]), so that what is
-//! judged is what is shown. [`LiveFile`] follows one instead.
+//! judged is what is shown. [`LiveRegion`] follows one instead.
 
 mod events;
 mod live;
@@ -23,10 +23,10 @@ use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::{Events, Hole, Missed, Page, PageSource, RunRecord};
 
 pub use self::events::{MergedEvents, ViewEvent};
-pub use self::live::LiveFile;
+pub use self::live::LiveRegion;
 pub use self::part::Part;
-use crate::Error;
 use crate::cmdline::TraceClock;
+use crate::{Error, RegionPlace};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -94,7 +94,16 @@ impl View {
     ///
     /// When the file cannot be read or is no region of a known layout.
     pub fn open(region: &Path) -> Result<Self> {
-        Ok(Self::of_parts(vec![Part::open(region)?]))
+        Self::open_place(&RegionPlace::File(region.to_owned()))
+    }
+
+    /// Opens a region wherever it is, such as one that a recorder writes into physical memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::open`], and when the memory is not one that may be read.
+    pub fn open_place(place: &RegionPlace) -> Result<Self> {
+        Ok(Self::of_parts(vec![Part::open(place)?]))
     }
 
     /// Opens a region and the tail that belongs to it. A tail that cannot be read is left out and
@@ -104,11 +113,11 @@ impl View {
     ///
     /// As [`View::open`].
     pub fn open_with_tail(region: &Path, tail: &Path) -> Result<(Self, Option<Error>)> {
-        let first = Part::open(region)?;
+        let first = Part::open(&RegionPlace::File(region.to_owned()))?;
         if !tail.exists() {
             return Ok((Self::of_parts(vec![first]), None));
         }
-        match Part::open(tail) {
+        match Part::open(&RegionPlace::File(tail.to_owned())) {
             Ok(tail) => Ok((Self::of_parts(vec![first, tail]), None)),
             Err(error) => Ok((Self::of_parts(vec![first]), Some(error))),
         }

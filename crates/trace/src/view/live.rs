@@ -1,55 +1,52 @@
 //! Following a region while its recorder writes it, from another process.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-
 use outlive_event::Catalog;
 use outlive_ring::extension::{Counters, Layout};
 use outlive_ring::{LayoutError, LiveReader, RunRecord};
 
 use super::{Result, part};
-use crate::{Error, Mapping, lock};
+use crate::{Error, Mapping, RegionPlace};
 
-/// A region in a file that a recorder is writing. Nothing of it is changed or locked.
+/// A region that a recorder is writing. Nothing of it is changed or locked.
 #[derive(Debug)]
-pub struct LiveFile {
-    path: PathBuf,
-    /// Device and inode: the next start puts another file in this place.
-    identity: (u64, u64),
+pub struct LiveRegion {
+    place: RegionPlace,
+    /// Of the file, where it is one.
+    identity: Option<(u64, u64)>,
     mapping: Mapping,
     layout: Layout,
 }
 
-impl LiveFile {
-    /// Opens the file.
+impl LiveRegion {
+    /// Opens the file or memory.
     ///
     /// # Errors
     ///
     /// When it cannot be read or has no region of outlive's.
-    pub fn open(path: &Path) -> Result<Self> {
-        let identity = identity(path).map_err(Error::io("look at", path))?;
-        let mapping = part::map(path)?;
-        let recovery = part::locate(&mapping, path)?;
+    pub fn open(place: &RegionPlace) -> Result<Self> {
+        let identity = place.identity()?;
+        let mapping = place.map()?;
+        let recovery = part::locate(&mapping, place)?;
         let layout = recovery.extension.ok_or_else(|| Error::NotARegion {
-            path: path.to_owned(),
+            path: place.as_path(),
             source: LayoutError::NotARegion {
                 magic: 0,
                 struct_sizes: 0,
             },
         })?;
         Ok(Self {
-            path: path.to_owned(),
+            place: place.clone(),
             identity,
             mapping,
             layout,
         })
     }
 
-    /// Whether a recorder still writes this file.
+    /// Whether a recorder still writes this region.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
-        identity(&self.path).is_ok_and(|identity| identity == self.identity)
-            && lock::is_file_locked(&self.path).unwrap_or(false)
+        self.place.identity().is_ok_and(|now| now == self.identity)
+            && self.place.is_in_use().unwrap_or(false)
     }
 
     /// A reader for each CPU, which begins with the oldest event.
@@ -83,9 +80,4 @@ impl LiveFile {
             false => Counters::default(),
         }
     }
-}
-
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }

@@ -1,6 +1,5 @@
 //! One region of a view: its bytes and what is kept of them.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use outlive_event::Catalog;
@@ -10,13 +9,13 @@ use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::{HeapMemory, Memory, Page, RecoveredCpu, Recovery};
 
 use super::{Result, snapshot};
-use crate::{Access, Error, Mapping, lock};
+use crate::{Error, Mapping, RegionPlace};
 
 /// One region of a view.
 #[derive(Debug)]
 pub struct Part {
-    /// The file that it is in.
-    pub path: PathBuf,
+    /// Where it is.
+    pub place: RegionPlace,
     /// What is kept of it.
     pub recovery: Recovery,
     /// Whether a recorder was writing it when it was opened. Then it was copied, and what is seen
@@ -43,10 +42,10 @@ macro_rules! with_memory {
 }
 
 impl Part {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let mapping = map(path)?;
-        let mut recovery = locate(&mapping, path)?;
-        let is_live = lock::is_file_locked(path).unwrap_or(false);
+    pub(super) fn open(place: &RegionPlace) -> Result<Self> {
+        let mapping = place.map()?;
+        let mut recovery = locate(&mapping, place)?;
+        let is_live = place.is_in_use().unwrap_or(false);
         let bytes = match &recovery.extension {
             Some(layout) if is_live => Bytes::Copied(snapshot::of(&mapping, layout)),
             _ => Bytes::Mapped(mapping),
@@ -58,7 +57,7 @@ impl Part {
             }
         }
         Ok(Self {
-            path: path.to_owned(),
+            place: place.clone(),
             recovery,
             is_live,
             bytes,
@@ -105,28 +104,9 @@ impl Part {
     }
 }
 
-/// Maps a whole file for reading.
-pub(super) fn map(path: &Path) -> Result<Mapping> {
-    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let metadata = file.metadata().map_err(Error::io("look at", path))?;
-    let found = match (metadata.is_dir(), metadata.len()) {
-        (true, _) => Some("a folder"),
-        (false, 0) => Some("empty"),
-        (false, _) => None,
-    };
-    if let Some(found) = found {
-        return Err(Error::WrongKind {
-            path: path.to_owned(),
-            expected: "a file with a region",
-            found: found.to_owned(),
-        });
-    }
-    Mapping::of_file(&file, path, metadata.len(), Access::ReadOnly)
-}
-
-pub(super) fn locate(memory: &impl Memory, path: &Path) -> Result<Recovery> {
+pub(super) fn locate(memory: &impl Memory, place: &RegionPlace) -> Result<Recovery> {
     Recovery::locate(memory).map_err(|source| Error::NotARegion {
-        path: path.to_owned(),
+        path: place.as_path(),
         source,
     })
 }
