@@ -202,7 +202,10 @@ impl Judge<'_> {
             }
             (Some(panic), _) if !panic.is_whole() => no(came_back(panic, "a panic")),
             (_, Some(reboot)) if !reboot.is_whole() => no(came_back(reboot, "a reboot")),
-            (_, Some(reboot)) if by_nature.answer == Answer::Unknown => {
+            // A firmware that clears memory after an unclean reset leaves it over a clean one.
+            (_, Some(reboot))
+                if by_nature.answer == Answer::Unknown && self.firmware().is_none() =>
+            {
                 yes(came_back(reboot, "a reboot"))
             }
             _ => by_nature,
@@ -505,6 +508,25 @@ mod tests {
         notes.prove("trace", "mem:0x10000000", Death::Reboot, (7, 7));
         let judged = judge_panic(&machine, &notes, "mem:0x10000000");
         assert_eq!(judged.answer, Answer::No, "{judged:?}");
+        notes.prove("trace", "mem:0x10000000", Death::Panic, (7, 7));
+        let judged = judge_panic(&machine, &notes, "mem:0x10000000");
+        assert_eq!(judged.answer, Answer::Yes, "{judged:?}");
+    }
+
+    /// A clean reboot had turned what nobody knows of an unclean one into a yes.
+    #[test]
+    fn firmware_that_may_clear_memory_stays_unknown_after_a_clean_reboot() {
+        let (folder, mut machine) = tree();
+        std::fs::create_dir(folder.path().join("boot")).unwrap();
+        let config = "CONFIG_RESET_ATTACK_MITIGATION=y\n";
+        std::fs::write(folder.path().join("boot/config-x"), config).unwrap();
+        machine.config = super::super::kernel_config::KernelConfig::read(&machine.system, "x");
+        machine.is_efi = true;
+        machine.is_wipe_requested = None;
+        let mut notes = Notes::default();
+        notes.prove("trace", "mem:0x10000000", Death::Reboot, (7, 7));
+        let judged = judge_panic(&machine, &notes, "mem:0x10000000");
+        assert_eq!(judged.answer, Answer::Unknown, "{judged:?}");
         notes.prove("trace", "mem:0x10000000", Death::Panic, (7, 7));
         let judged = judge_panic(&machine, &notes, "mem:0x10000000");
         assert_eq!(judged.answer, Answer::Yes, "{judged:?}");
