@@ -7,13 +7,16 @@ use anyhow::{Result, bail};
 use crate::run::{has_program, run};
 
 /// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 9] = [
     ("trace-cmd", "trace-cmd"),
     ("perf", "linux-perf"),
     ("stress-ng", "stress-ng"),
     ("valgrind", "valgrind"),
     ("strace", "strace"),
     ("systemd-analyze", "systemd"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("xz", "xz-utils"),
 ];
 
 pub(crate) fn setup() -> Result<()> {
@@ -33,6 +36,6 @@ pub(crate) fn setup() -> Result<()> {
     }
     run(Command::new("apt-get").args(["update", "-qq"]))?;
     run(Command::new("apt-get")
-        .args(["install", "-y", "-qq"])
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(missing))
 }

@@ -136,6 +136,15 @@ impl Kernel {
         self.folder.join("config")
     }
 
+    /// The processor that QEMU has to be for it: 6.12 dies of one with protection keys under emulation.
+    pub(crate) fn cpu_model(&self) -> &'static str {
+        if self.version.starts_with("6.12.") {
+            "qemu64"
+        } else {
+            "max"
+        }
+    }
+
     /// The folder of its modules.
     #[must_use]
     pub fn modules(&self) -> PathBuf {

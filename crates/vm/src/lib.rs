@@ -33,12 +33,15 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod modules;
+mod programs;
 mod qemu;
+pub mod regions;
 
 pub use boot::{Boot, End, Outcome};
 pub use error::Error;
 pub use kernel::Kernel;
 pub use machine::Machine;
+pub use programs::outlive;
 
 /// Programs that are needed, and the Debian package of each.
 const NEEDED: [(&str, &str); 5] = [

@@ -21,6 +21,8 @@ pub struct Machine {
     pub(crate) cpus: u32,
     memory: File,
     memory_mib: u64,
+    /// What was written since the last boot, for another try of the next one.
+    written: Vec<(u64, Vec<u8>)>,
 }
 
 impl Machine {
@@ -46,6 +48,7 @@ impl Machine {
             cpus,
             memory,
             memory_mib,
+            written: Vec::new(),
         })
     }
 
@@ -54,7 +57,9 @@ impl Machine {
     /// # Errors
     /// The guest does not come back ([`Error::Hangs`], with its console), or QEMU does not run.
     pub fn boot(&mut self, boot: &Boot) -> Result<Outcome, Error> {
-        qemu::run(self, boot)
+        let outcome = qemu::run(self, boot);
+        self.written.clear();
+        outcome
     }
 
     /// Another kernel from the next boot on.
@@ -86,8 +91,16 @@ impl Machine {
     /// [`Error::NoSuchMemory`].
     pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error> {
         self.check(address, bytes.len())?;
-        let written = self.memory.write_all_at(bytes, address);
-        written.map_err(Error::io("cannot write", "the machine's memory"))
+        self.written.push((address, bytes.to_owned()));
+        self.restore()
+    }
+
+    /// Writes again what was written since the last boot.
+    pub(crate) fn restore(&self) -> Result<(), Error> {
+        self.written.iter().try_for_each(|(address, bytes)| {
+            let written = self.memory.write_all_at(bytes, *address);
+            written.map_err(Error::io("cannot write", "the machine's memory"))
+        })
     }
 
     fn check(&self, address: u64, len: usize) -> Result<(), Error> {

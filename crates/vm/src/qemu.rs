@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::boot::last_lines;
+use crate::boot::{self, last_lines};
 use crate::initramfs::output;
 use crate::{Boot, End, Error, Machine, Outcome};
 
@@ -27,8 +27,23 @@ impl Drop for Qemu {
     }
 }
 
+/// How often a boot is tried in which the kernel dies before its first program: emulation has some die
+/// while they patch themselves (6.12 once in six boots). One that dies each time does so for a reason.
+const TRIES: u32 = 5;
+
 /// Runs one boot of a machine.
 pub(crate) fn run(machine: &Machine, boot: &Boot) -> Result<Outcome, Error> {
+    for _ in 1..TRIES {
+        let outcome = run_once(machine, boot)?;
+        if outcome.end != End::Reset || outcome.console.contains(boot::INIT_MARK) {
+            return Ok(outcome);
+        }
+        machine.restore()?;
+    }
+    run_once(machine, boot)
+}
+
+fn run_once(machine: &Machine, boot: &Boot) -> Result<Outcome, Error> {
     let work =
         tempfile::tempdir().map_err(Error::io("cannot make a folder in", std::env::temp_dir()))?;
     let initrd = work.path().join("initrd");
@@ -67,7 +82,7 @@ fn start(machine: &Machine, boot: &Boot, work: &Path) -> Result<Qemu, Error> {
             "-accel",
             &accel,
             "-cpu",
-            "max",
+            machine.kernel.cpu_model(),
             "-display",
             "none",
             "-nodefaults",

@@ -1,0 +1,92 @@
+//! Regions that real kernels left, against what those kernels said of them.
+#![allow(missing_docs, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+
+use outlive_vm::regions::{Case, Compared, LeftBy, compare, unpack};
+
+/// One of each: kernel, CPUs, fill, end. The others are replayed.
+const LIVE: [Case; 3] = [
+    Case {
+        kernel: "7.3.4",
+        cpus: 2,
+        is_wrapped: true,
+        is_read: false,
+        left_by: LeftBy::Panic,
+    },
+    Case {
+        kernel: "7.2.13",
+        cpus: 1,
+        is_wrapped: false,
+        is_read: false,
+        left_by: LeftBy::Reset,
+    },
+    Case {
+        kernel: "6.12.107",
+        cpus: 2,
+        is_wrapped: true,
+        is_read: true,
+        left_by: LeftBy::Panic,
+    },
+];
+
+fn run(case: &Case) {
+    let missing = outlive_vm::missing();
+    if !missing.is_empty() {
+        println!("skipped: needs the Debian packages {}", missing.join(" "));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let case_folder = folder.path().join("case");
+    case.run(&case_folder).unwrap();
+    let compared = compare(&outlive_vm::outlive().unwrap(), &case_folder);
+    let Compared {
+        lines,
+        more,
+        counters,
+        ..
+    } = compared.unwrap_or_else(|difference| panic!("{case}: {difference}"));
+    println!("{case}: {lines} lines and {counters} counters agree, {more} lines are only ours");
+    assert!(lines > 50, "{lines} lines are not much of a test");
+}
+
+#[test]
+fn region_of_7_3_is_read_as_the_kernel_reads_it() {
+    run(&LIVE[0]);
+}
+
+#[test]
+fn region_of_7_2_is_read_as_the_kernel_reads_it() {
+    run(&LIVE[1]);
+}
+
+#[test]
+fn region_of_6_12_that_was_being_read_is_read_as_the_kernel_reads_it() {
+    run(&LIVE[2]);
+}
+
+fn recorded() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/regions")
+}
+
+#[test]
+fn recorded_regions_are_read_as_their_kernels_read_them() {
+    let outlive = outlive_vm::outlive().unwrap();
+    let archives = std::fs::read_dir(recorded())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut archives: Vec<PathBuf> = archives
+        .filter(|p| p.extension().is_some_and(|e| e == "xz"))
+        .collect();
+    archives.sort();
+    assert!(archives.len() >= 4, "{} recorded regions", archives.len());
+    for archive in archives {
+        let folder = tempfile::tempdir().unwrap();
+        unpack(&archive, folder.path()).unwrap();
+        let name = archive.file_name().unwrap().to_string_lossy().into_owned();
+        let compared = compare(&outlive, folder.path());
+        let compared = compared.unwrap_or_else(|difference| panic!("{name}: {difference}"));
+        println!("{name}: {compared:?}");
+        assert!(compared.lines > 0 || name.contains("-read-"));
+    }
+}
