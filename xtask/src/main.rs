@@ -7,6 +7,7 @@ mod fuzz;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use anyhow::{Result, bail};
 
@@ -18,7 +19,7 @@ cargo xtask ACTION
   ci      check and test, and fails if a test was skipped
   bench   the figures of the README, beside the peers in one run: bench [NAME]...
   fuzz    each fuzz target for a while: fuzz [SECONDS]
-  vm      real kernels in QEMU: list, fetch, matrix
+  vm      real kernels in QEMU: list, fetch, matrix, damage [--record]
   golden  rewrites the expected outputs of the golden tests; look at the diff
   setup   installs what the tests and benches need (Debian packages)
 ";
@@ -34,9 +35,7 @@ fn main() -> Result<()> {
         Some("bench") => bench::bench(&rest),
         Some("fuzz") => fuzz::fuzz(&rest),
         Some("golden") => test::golden(),
-        Some("vm") => {
-            run::run(run::cargo(&["run", "--quiet", "--package", "outlive-vm", "--"]).args(&rest))
-        }
+        Some("vm") => vm::vm(&rest),
         Some("setup") => setup::setup(),
         Some("help" | "--help" | "-h") | None => {
             print!("{ACTIONS}");

@@ -77,6 +77,7 @@ pub(crate) fn chain(spans: &[Span]) -> Vec<bool> {
     let mut kept = alloc::vec![true; spans.len()];
     if !spans.is_sorted_by_key(|span| span.first) {
         longest(spans, &mut kept);
+        keep_weakly_ordered(spans, &mut kept);
     }
     reject_overlaps(spans, &mut kept);
     for (kept, span) in kept.iter_mut().zip(spans) {
@@ -138,6 +139,18 @@ fn longest(spans: &[Span], kept: &mut [bool]) {
     }
 }
 
+/// Keeps also what ends after its neighbour before it begins, and begins before its neighbour behind it
+/// ends: the kernel asks no more.
+fn keep_weakly_ordered(spans: &[Span], kept: &mut [bool]) {
+    for i in 0..spans.len() {
+        let span = &spans[i];
+        let before = (0..i).rev().find(|&other| kept[other]);
+        let behind = (i + 1..spans.len()).find(|&other| kept[other]);
+        kept[i] |= before.is_some_and(|other| span.last >= spans[other].first)
+            && behind.is_some_and(|other| spans[other].last >= span.first);
+    }
+}
+
 /// Of two neighbours that overlap in time, rejects the one whose own place is elsewhere: if it
 /// goes, a hole is left that is long enough for it. If both or neither could go, both stay.
 fn reject_overlaps(spans: &[Span], kept: &mut [bool]) {
@@ -149,20 +162,21 @@ fn reject_overlaps(spans: &[Span], kept: &mut [bool]) {
         if b.first >= a.last || !kept[first_index] {
             continue;
         }
-        // Behind the oldest, which may be the reader page, there is a hole of any length.
-        let before = (second > 2).then(|| span(second - 2)).flatten();
-        let before = before.map(|span| span.last);
+        let before = second.checked_sub(2).and_then(span).map(|s| s.last);
         let after = span(second + 1).map(|s| s.first);
         let hole = |from: Option<u64>, to: Option<u64>| match (from, to) {
             (Some(from), Some(to)) => to.saturating_sub(from),
             // At an end of the ring nothing bounds the hole, so it proves nothing.
             _ => 0,
         };
-        // One that overlaps the next but one as well says nothing about its neighbour.
-        let second_fits = after.is_none_or(|after| b.last <= after);
+        // One that overlaps the next but one as well says nothing about its neighbour, and a hole that
+        // is there anyway, as behind the reader page, nothing about the first.
+        let is_evidence =
+            after.is_none_or(|after| b.last <= after) && hole(before, Some(a.first)) < a.duration();
         let first_is_elsewhere =
-            !a.proven && (a.rewound || (second_fits && hole(before, Some(b.first)) > a.duration()));
-        let second_is_elsewhere = !b.proven && hole(Some(a.last), after) > b.duration();
+            !a.proven && (a.rewound || (is_evidence && hole(before, Some(b.first)) > a.duration()));
+        let second_is_elsewhere =
+            !b.proven && !a.rewound && hole(Some(a.last), after) > b.duration();
         match (first_is_elsewhere, second_is_elsewhere) {
             (true, false) => kept[first_index] = false,
             (false, true) => kept[second_index] = false,
@@ -174,8 +188,8 @@ fn reject_overlaps(spans: &[Span], kept: &mut [bool]) {
 /// Those of `spans` that are not kept where they lie in ring order and belong elsewhere: their times
 /// are right and their places are wrong. They are kept, at the places that their times say.
 ///
-/// That is so if one fits between the others in time, and either fills the gap there, as it does if
-/// two sub-buffers were exchanged, or there is no room for it where it lies. If there is, its
+/// That is so if one fits between the others in time, and either lies there, or fills the gap there, as
+/// it does if two sub-buffers were exchanged, or there is no room for it where it lies. If there is, its
 /// time stamp is what is wrong.
 pub(crate) fn displaced(spans: &[Span], kept: &[bool]) -> Vec<usize> {
     let mut line: Vec<Span> = in_order(spans, kept);
@@ -185,8 +199,9 @@ pub(crate) fn displaced(spans: &[Span], kept: &[bool]) -> Vec<usize> {
         let belongs_elsewhere = |&i: &usize| {
             let span = &spans[i];
             let (before, behind) = gap_around(&line, span);
+            let is_there = (before, behind) == around(spans, kept, i);
             fits(before, behind, span)
-                && (fills(before, behind, span) || !has_room(&line, spans, kept, i))
+                && (is_there || fills(before, behind, span) || !has_room(&line, spans, kept, i))
         };
         let Some(next) = (0..spans.len()).filter(is_open).find(belongs_elsewhere) else {
             return displaced;
@@ -224,15 +239,22 @@ fn fills(before: Option<u64>, behind: Option<u64>, span: &Span) -> bool {
     }
 }
 
+/// End of the last kept one before a place in ring order, and begin of the first behind it.
+fn around(spans: &[Span], kept: &[bool], i: usize) -> (Option<u64>, Option<u64>) {
+    let before = (0..i).rev().find(|&other| kept[other]);
+    let behind = (i + 1..spans.len()).find(|&other| kept[other]);
+    (
+        before.map(|before| spans[before].last),
+        behind.map(|behind| spans[behind].first),
+    )
+}
+
 /// Whether the others leave enough time for a span where it lies in ring order. At an end of the ring
 /// nothing says so.
 fn has_room(line: &[Span], spans: &[Span], kept: &[bool], i: usize) -> bool {
-    let before = (0..i).rev().find(|&other| kept[other]);
-    let behind = (i + 1..spans.len()).find(|&other| kept[other]);
-    let (Some(before), Some(behind)) = (before, behind) else {
+    let (Some(begin), Some(end)) = around(spans, kept, i) else {
         return true;
     };
-    let (begin, end) = (spans[before].last, spans[behind].first);
     let is_between = |span: &&Span| begin <= span.first && span.last <= end;
     let (mut free_from, mut longest) = (begin, 0);
     for other in line.iter().filter(is_between) {

@@ -228,12 +228,12 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
     }
 
     /// Turns good sub-buffers whose times do not fit into bad ones, or moves them to where they fit.
-    /// What is before `head` and the reader page is what the kernel calls rewound.
+    /// What is before `head` goes if it overlaps what is behind, as the kernel has it.
     fn reject_out_of_order(&self, items: &mut Vec<Item>, head: Option<u32>) {
         let kept_from = items
             .iter()
             .position(|item| Some(item.subbuf) == head)
-            .map_or(0, |place| place.saturating_sub(1));
+            .unwrap_or(0);
         let good: Vec<usize> = (0..items.len())
             .filter(|&i| items[i].page().is_some())
             .collect();
@@ -273,18 +273,24 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
         kept.iter().filter(|&&kept| kept).count() * 2 < spans.len()
     }
 
-    /// Rejects sub-buffers that hold what another one holds.
+    /// Rejects sub-buffers that hold what another one holds, or the beginning of it.
     fn reject_copies(&self, items: &mut [Item]) {
-        for i in 1..items.len() {
-            let Some(page) = items[i].page().filter(|page| !page.has_proven_time) else {
-                continue;
-            };
-            let earlier = items[..i].iter().filter_map(Item::page);
-            let copied = earlier
-                .filter(|other| (other.time_stamp, other.size) == (page.time_stamp, page.size))
-                .find(|other| self.contents(other) == self.contents(page));
-            if let Some(of) = copied.map(|other| other.subbuf) {
-                items[i].judged = Judged::Bad(Reason::Copy { of });
+        let mut pages: Vec<(usize, Page)> = items
+            .iter()
+            .enumerate()
+            .filter_map(|(i, item)| Some((i, *item.page()?)))
+            .collect();
+        // Of copies the longest comes first, and of those of one length the older.
+        pages.sort_by_key(|(i, page)| (page.time_stamp, u32::MAX - page.size, *i));
+        let mut of = 0;
+        for copy in 1..pages.len() {
+            let ((_, page), (i, copied)) = (&pages[of], &pages[copy]);
+            let is_copy = page.time_stamp == copied.time_stamp
+                && !copied.has_proven_time
+                && self.contents(page).starts_with(&self.contents(copied));
+            match is_copy {
+                true => items[*i].judged = Judged::Bad(Reason::Copy { of: page.subbuf }),
+                false => of = copy,
             }
         }
     }

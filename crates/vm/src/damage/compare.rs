@@ -1,0 +1,190 @@
+//! What outlive keeps of a damaged region, beside what the kernel keeps of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use anyhow::{Context, Result};
+use outlive_ring::extension::Layout;
+use outlive_ring::layout::SUBBUF_DATA;
+use outlive_ring::{Geometry, HeapMemory, LayoutError, Page, PageSource, Recovery, Region};
+
+use super::base::{Base, Identity, kept_events};
+use super::edit::{Edit, apply};
+use super::outcome::{Outcome, Record, Split};
+
+/// Numbers of events that are kept of one damaged region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Of those that the undamaged region holds.
+    pub real: usize,
+    /// All others: changed ones, and those that are there again.
+    pub others: usize,
+}
+
+/// One damaged region, read by the kernel and by outlive.
+#[derive(Debug, Clone)]
+pub struct Comparison {
+    /// `None` if the kernel died of it or hangs.
+    pub kernel: Option<Kept>,
+    /// What outlive keeps of the same bytes.
+    pub ours: Kept,
+    /// Kept by the kernel and real, and not kept by outlive: places in [`Base::events`].
+    pub lost: Vec<usize>,
+    /// Shown twice by outlive.
+    pub twice: usize,
+    /// What outlive keeps if the same was done to the same events in a region of its own, with seals.
+    pub sealed: Kept,
+    /// Others that it shows there of sub-buffers that it calls sealed.
+    pub invented: usize,
+    /// What outlive says about the damage.
+    pub remarks: String,
+}
+
+/// The events of a [`Base`] in a region that outlive wrote: sealed sub-buffers.
+#[derive(Debug)]
+pub struct Sealed {
+    area: Vec<u8>,
+    events: Vec<Identity>,
+}
+
+impl Sealed {
+    /// Takes all sub-buffers of `base` over.
+    ///
+    /// # Errors
+    ///
+    /// When outlive cannot write such a region.
+    pub fn new(base: &Base) -> Result<Self> {
+        let geometry = Geometry::new(base.region.len() as u64, base.geometry.nr_cpus())?;
+        let layout = Layout::new(&geometry, 16 << 10, 64);
+        let area = usize::try_from(layout.area_size())?;
+        let memory = HeapMemory::new(area);
+        let region = Region::format(&memory, geometry, Some(layout))?;
+        let source = HeapMemory::from_bytes(&base.region);
+        let recovery = Recovery::new(&source)?;
+        let mut buffer = [0; SUBBUF_DATA];
+        for cpu in &recovery.cpus {
+            let mut writer = region.writer(cpu.cpu).context("a CPU of the region")?;
+            for page in &cpu.pages {
+                writer.begin(page.time_stamp)?;
+                let data = page.read(&recovery.geometry, &source, cpu.cpu, &mut buffer);
+                writer.append(data, |_| ())?;
+            }
+            writer.close();
+        }
+        let recovery = Recovery::new(&memory)?;
+        Ok(Self {
+            area: memory.to_vec(),
+            events: kept_events(&recovery, &memory, |_| true),
+        })
+    }
+
+    /// What is kept, and how many others are shown of sub-buffers that are called sealed.
+    fn kept(&self, edits: &[Edit]) -> (Kept, usize) {
+        let places = self.events.iter().zip(0..).collect();
+        let area = apply(&self.area, edits);
+        let ours = Ours::new(&places, &area);
+        let memory = HeapMemory::from_bytes(&area);
+        let of_sealed = ours.recovery.as_ref().map(|recovery| {
+            let is_sealed = |page: &Page| page.source != PageSource::Unsealed;
+            kept_events(recovery, &memory, is_sealed)
+        });
+        let invented = Split::new(&places, of_sealed.unwrap_or_default())
+            .others
+            .len();
+        (ours.kept(), invented)
+    }
+}
+
+/// What outlive keeps.
+struct Ours {
+    split: Split,
+    recovery: Result<Recovery, LayoutError>,
+}
+
+impl Ours {
+    fn new(places: &BTreeMap<&Identity, usize>, region: &[u8]) -> Self {
+        let memory = HeapMemory::from_bytes(region);
+        let recovery = Recovery::new(&memory);
+        let kept = recovery
+            .as_ref()
+            .map(|recovery| kept_events(recovery, &memory, |_| true));
+        Self {
+            split: Split::new(places, kept.unwrap_or_default()),
+            recovery,
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            real: places_of(&self.split.kept).len(),
+            others: self.split.others.len(),
+        }
+    }
+}
+
+fn places_of(runs: &[Range<usize>]) -> BTreeSet<usize> {
+    runs.iter().cloned().flatten().collect()
+}
+
+impl Comparison {
+    /// Compares.
+    #[must_use]
+    pub fn new(base: &Base, sealed: &Sealed, record: &Record) -> Self {
+        let places = base.places();
+        let ours = Ours::new(&places, &apply(&base.region, &record.edits));
+        let (kernel, by_kernel) = match &record.outcome {
+            Outcome::Crash | Outcome::Hang => (None, BTreeSet::new()),
+            Outcome::Attached { cpus, .. } => {
+                let real: BTreeSet<usize> =
+                    cpus.iter().flat_map(|cpu| places_of(&cpu.kept)).collect();
+                let kept = Kept {
+                    real: real.len(),
+                    others: cpus.iter().map(|cpu| cpu.others.len()).sum(),
+                };
+                (Some(kept), real)
+            }
+        };
+        let (sealed, invented) = sealed.kept(&record.edits);
+        let by_us = places_of(&ours.split.kept);
+        Self {
+            kernel,
+            ours: ours.kept(),
+            lost: by_kernel.difference(&by_us).copied().collect(),
+            twice: ours
+                .split
+                .others
+                .iter()
+                .filter(|event| places.contains_key(event))
+                .count(),
+            sealed,
+            invented,
+            remarks: remarks(&ours.recovery),
+        }
+    }
+}
+
+fn remarks(recovery: &Result<Recovery, LayoutError>) -> String {
+    let recovery = match recovery {
+        Ok(recovery) => recovery,
+        Err(error) => return error.to_string(),
+    };
+    let mut remarks: Vec<String> = recovery.damage.iter().map(ToString::to_string).collect();
+    for cpu in &recovery.cpus {
+        let number = cpu.cpu;
+        remarks.extend(
+            cpu.damage
+                .iter()
+                .map(|damage| format!("CPU {number}: {damage}")),
+        );
+        let mut reasons = BTreeMap::<String, Vec<String>>::new();
+        for rejected in &cpu.rejected {
+            let subbufs = reasons.entry(rejected.reason.to_string()).or_default();
+            subbufs.push(rejected.subbuf.to_string());
+        }
+        let by_reason = reasons.iter();
+        remarks.extend(by_reason.map(|(reason, subbufs)| {
+            format!("CPU {number}, sub-buffer {}: {reason}", subbufs.join(" "))
+        }));
+    }
+    remarks.join("; ")
+}

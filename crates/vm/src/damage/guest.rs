@@ -1,0 +1,202 @@
+//! Giving damaged regions to a kernel, many to one boot.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::base::Base;
+use super::draft::Damage;
+use super::edit::apply;
+use super::outcome::Outcome;
+use crate::boot::last_lines;
+use crate::{Boot, End, Error, Kernel, Machine};
+
+const MIB: u64 = 1 << 20;
+/// Where the regions are: one every MiB from here on. Firmware and kernel leave that alone. 6.12 cannot map
+/// memory of which all 128 MiB around it are reserved, so this is in the middle of such.
+const FIRST: u64 = 320 * MIB;
+/// The texts of 140 damaged instances are kept in memory.
+const MEMORY_MIB: u64 = 1024;
+/// A boot takes half a minute, and each of several instances that hang 20 s.
+const TIMEOUT: Duration = Duration::from_secs(90);
+/// The kernel's limit of its command line, less what every boot has on it.
+const CMDLINE: usize = 2048 - 80;
+
+/// One boot, whose instances are the damaged regions.
+struct Batch<'a> {
+    base: &'a Base,
+    regions: Vec<(usize, Vec<u8>)>,
+}
+
+impl Batch<'_> {
+    fn entry(&self, place: usize) -> String {
+        let address = FIRST / MIB + place as u64;
+        format!("d{place}@{address}M:{}K", self.base.region.len() >> 10)
+    }
+
+    /// All instances in one parameter: tabs within quotes separate entries, and a parameter's name
+    /// would take more than the entry.
+    fn cmdline(&self) -> String {
+        let entries: Vec<_> = (0..self.regions.len())
+            .map(|place| self.entry(place))
+            .collect();
+        let size = self.regions.len();
+        // A kernel that dies of a region does so before its console is there.
+        format!(
+            "earlyprintk=ttyS0 memmap={size}M${}M trace_instance=\"{}\"",
+            FIRST / MIB,
+            entries.join("\t")
+        )
+    }
+
+    fn boot(&self, judge: &Guest<'_>) -> Result<crate::Outcome, Error> {
+        let cpus = self.base.geometry.nr_cpus();
+        let mut machine = Machine::new(judge.kernel.clone(), cpus, MEMORY_MIB)?;
+        for (place, (_, region)) in self.regions.iter().enumerate() {
+            machine.write(FIRST + place as u64 * MIB, region)?;
+        }
+        let boot = Boot::new(&self.cmdline())
+            .program("drain", judge.drain)
+            .timeout(TIMEOUT)
+            .script("dmesg > /out/dmesg; drain d stats trace trace_pipe_raw");
+        machine.boot(&boot)
+    }
+
+    /// What became of each, with its number.
+    fn outcomes(&self, judge: &Guest<'_>) -> Result<Vec<(usize, Outcome)>> {
+        let left = match self.boot(judge) {
+            Ok(left) if left.end == End::PowerOff => left,
+            Ok(left) if left.console.contains("Kernel panic") => return self.halves(judge),
+            Ok(left) => bail!(
+                "the guest went without a panic:\n{}",
+                last_lines(&left.console)
+            ),
+            Err(Error::Hangs { console, .. }) => return self.without(judge, &console),
+            Err(error) => return Err(error.into()),
+        };
+        let dmesg = left.text("dmesg")?;
+        let outcome = |(place, &(number, _)): (usize, &(usize, Vec<u8>))| {
+            let folder = left.results().join(format!("d{place}"));
+            let outcome = Outcome::read(self.base, &folder, messages(&dmesg, place));
+            let about = || {
+                let console = last_lines(&left.console);
+                format!("damage {number}; the guest's last lines:\n{console}")
+            };
+            Ok((number, outcome.with_context(about)?))
+        };
+        self.regions.iter().enumerate().map(outcome).collect()
+    }
+
+    /// The kernel died of one of them: of which?
+    fn halves(&self, judge: &Guest<'_>) -> Result<Vec<(usize, Outcome)>> {
+        if let [(number, _)] = self.regions[..] {
+            return Ok(vec![(number, Outcome::Crash)]);
+        }
+        let mut outcomes = Vec::new();
+        for half in self.regions.chunks(self.regions.len().div_ceil(2)) {
+            let batch = Batch {
+                base: self.base,
+                regions: half.to_vec(),
+            };
+            outcomes.extend(batch.outcomes(judge)?);
+        }
+        Ok(outcomes)
+    }
+
+    /// The kernel hangs at the instance that was to be read last: the others are read without it.
+    fn without(&self, judge: &Guest<'_>, console: &str) -> Result<Vec<(usize, Outcome)>> {
+        let mut read = console
+            .lines()
+            .filter_map(|line| line.strip_prefix("drain d"));
+        let place: Option<usize> = read.next_back().and_then(|place| place.trim().parse().ok());
+        let place = place.filter(|&place| place < self.regions.len());
+        let Some(place) = place else {
+            bail!(
+                "the guest hangs before it reads anything:\n{}",
+                last_lines(console)
+            );
+        };
+        let mut others = Batch {
+            base: self.base,
+            regions: self.regions.clone(),
+        };
+        let (number, _) = others.regions.remove(place);
+        let mut outcomes = others.outcomes(judge)?;
+        outcomes.push((number, Outcome::Hang));
+        Ok(outcomes)
+    }
+}
+
+/// What is booted.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    /// The kernel.
+    pub kernel: &'a Kernel,
+    /// The program `outlive-vm-drain`.
+    pub drain: &'a Path,
+}
+
+/// What the kernel logged while it mapped an instance, without times.
+fn messages(dmesg: &str, place: usize) -> Vec<String> {
+    let begin = format!("Tracing: mapped boot instance d{place} ");
+    let texts = dmesg
+        .lines()
+        .filter_map(|line| Some(line.split_once("] ")?.1));
+    texts
+        .skip_while(|text| !text.starts_with(&begin))
+        .skip(1)
+        .take_while(|text| !text.starts_with("Tracing: mapped boot instance "))
+        .filter(|text| text.starts_with("Ring buffer") || text.contains("trace_clock"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a kernel may die of it (`head_buffer` is not checked for its alignment): it gets a boot
+/// of its own.
+fn is_deadly(base: &Base, region: &[u8]) -> bool {
+    let word = |at: usize| u64::from_le_bytes(*region[at..].first_chunk().expect("inside"));
+    (0..base.geometry.nr_cpus()).any(|cpu| {
+        let (first, head) = (word(base.first_buffer(cpu)), word(base.head_buffer(cpu)));
+        let distance = head.wrapping_sub(first);
+        distance % 4096 != 0 && distance < u64::from(base.geometry.nr_subbufs()) * 4096
+    })
+}
+
+/// What a kernel does with each damage of `base`.
+///
+/// # Errors
+///
+/// When a guest cannot run, or leaves what no kernel leaves.
+pub fn outcomes_of(base: &Base, damages: &[Damage], guest: &Guest<'_>) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for batch in batches(base, damages) {
+        outcomes.extend(batch.outcomes(guest)?);
+    }
+    outcomes.sort_by_key(|&(number, _)| number);
+    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+fn batches<'a>(base: &'a Base, damages: &[Damage]) -> Vec<Batch<'a>> {
+    let empty = || Batch {
+        base,
+        regions: Vec::new(),
+    };
+    let (mut batches, mut batch) = (Vec::new(), empty());
+    for (number, damage) in damages.iter().enumerate() {
+        let region = apply(&base.region, &damage.edits);
+        let mut alone = empty();
+        if is_deadly(base, &region) {
+            alone.regions.push((number, region));
+            batches.push(alone);
+            continue;
+        }
+        batch.regions.push((number, region));
+        if batch.cmdline().len() + batch.entry(batch.regions.len()).len() > CMDLINE {
+            batches.push(std::mem::replace(&mut batch, empty()));
+        }
+    }
+    batches.push(batch);
+    batches.retain(|batch| !batch.regions.is_empty());
+    batches
+}

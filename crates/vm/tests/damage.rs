@@ -1,0 +1,329 @@
+//! The same damage for real kernels and for outlive (`docs/damages.md`).
+//!
+//! What the kernels did is recorded in `fixtures/damage`. `cargo xtask vm damage` boots them for every damage
+//! and compares with the recording, and with `--record` writes it; otherwise each kernel is booted once.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use outlive_vm::Kernel;
+use outlive_vm::damage::{
+    Base, Comparison, Guest, JUDGES, Judge, Kept, Record, Sealed, outcomes_of,
+};
+
+/// A damage, what the kernel did with it, and what outlive does.
+struct Compared {
+    record: Record,
+    comparison: Comparison,
+}
+
+/// All recordings, by kernel.
+fn compared() -> &'static BTreeMap<&'static str, Vec<Compared>> {
+    static COMPARED: OnceLock<BTreeMap<&'static str, Vec<Compared>>> = OnceLock::new();
+    COMPARED.get_or_init(|| {
+        JUDGES
+            .iter()
+            .map(|judge| (judge.version, compare(judge)))
+            .collect()
+    })
+}
+
+fn compare(judge: &Judge) -> Vec<Compared> {
+    let mut compared = Vec::new();
+    for (set, records) in judge.sets.iter().zip(judge.recorded().unwrap()) {
+        let base = Base::load(set.base).unwrap();
+        let sealed = Sealed::new(&base).unwrap();
+        compared.extend(records.into_iter().map(|record| Compared {
+            comparison: Comparison::new(&base, &sealed, &record),
+            record,
+        }));
+    }
+    compared
+}
+
+fn all() -> impl Iterator<Item = (&'static str, &'static Compared)> {
+    let by_kernel = compared().iter();
+    by_kernel.flat_map(|(version, compared)| compared.iter().map(|one| (*version, one)))
+}
+
+fn is_random(record: &Record) -> bool {
+    record.kind.starts_with("random")
+}
+
+#[test]
+fn the_recordings_are_of_the_damages_that_are_made_today() {
+    for judge in &JUDGES {
+        for (set, records) in judge.sets.iter().zip(judge.recorded().unwrap()) {
+            let damages = set.damages(&Base::load(set.base).unwrap());
+            assert_eq!(damages.len(), records.len(), "{}", judge.version);
+            for (damage, record) in damages.iter().zip(&records) {
+                assert_eq!(
+                    damage.edits, record.edits,
+                    "{}: {}",
+                    judge.version, record.name
+                );
+            }
+        }
+    }
+    let newest = &compared()["7.3.4"];
+    let random = newest.iter().filter(|one| is_random(&one.record)).count();
+    assert!(random >= 500, "{random} random ones");
+    assert!(
+        newest.len() - random > 40,
+        "{} named ones",
+        newest.len() - random
+    );
+}
+
+#[test]
+fn everything_real_that_a_kernel_keeps_is_kept() {
+    let mut lost = String::new();
+    for (version, Compared { record, comparison }) in all() {
+        if !comparison.lost.is_empty() {
+            let (count, remarks) = (comparison.lost.len(), &comparison.remarks);
+            writeln!(lost, "{version}: {} loses {count}: {remarks}", record.name).unwrap();
+        }
+    }
+    assert!(lost.is_empty(), "{lost}");
+}
+
+#[test]
+fn nothing_is_invented_where_sub_buffers_are_sealed() {
+    for (version, Compared { record, comparison }) in all() {
+        assert_eq!(comparison.invented, 0, "{version}: {}", record.name);
+    }
+}
+
+/// Where a copy was damaged again, what is left of it is another sub-buffer.
+#[test]
+fn no_event_is_shown_twice() {
+    let once = |one: &&Compared| one.record.kind != "random: several of these together";
+    for (version, Compared { record, comparison }) in all().filter(|(_, one)| once(one)) {
+        assert_eq!(comparison.twice, 0, "{version}: {}", record.name);
+    }
+}
+
+#[test]
+fn without_damage_everything_is_kept() {
+    for judge in &JUDGES {
+        let set = &judge.sets[0];
+        let base = Base::load(set.base).unwrap();
+        let none = compared()[judge.version]
+            .iter()
+            .find(|one| one.record.kind == "none");
+        let comparison = &none.unwrap().comparison;
+        let everything = Kept {
+            real: base.events.len(),
+            others: 0,
+        };
+        assert_eq!(comparison.kernel, Some(everything));
+        assert_eq!(comparison.ours, everything);
+        assert_eq!(comparison.remarks, "");
+    }
+}
+
+/// Boots `version` and compares with the recording: for a slice of the damages, or for all.
+fn judge_again(version: &str) {
+    let judge = JUDGES
+        .iter()
+        .find(|judge| judge.version == version)
+        .unwrap();
+    let missing = outlive_vm::missing();
+    if !missing.is_empty() {
+        return println!("skipped: needs the Debian packages {}", missing.join(" "));
+    }
+    let guest = Guest {
+        kernel: &Kernel::pinned(version).unwrap(),
+        drain: Path::new(env!("CARGO_BIN_EXE_outlive-vm-drain")),
+    };
+    let mode = std::env::var("OUTLIVE_DAMAGE").unwrap_or_default();
+    let mut recorded = match mode.as_str() {
+        "record" => vec![Vec::new(); judge.sets.len()],
+        _ => judge.recorded().unwrap(),
+    };
+    let sets = if mode.is_empty() {
+        &judge.sets[..1]
+    } else {
+        judge.sets
+    };
+    for (set, recorded) in sets.iter().zip(&mut recorded) {
+        let base = Base::load(set.base).unwrap();
+        let mut damages = set.damages(&base);
+        if mode.is_empty() {
+            damages.truncate(SLICE);
+        }
+        let outcomes = outcomes_of(&base, &damages, &guest).unwrap();
+        let records = damages.into_iter().zip(outcomes);
+        let records: Vec<_> = records
+            .map(|(damage, outcome)| Record::new(damage, outcome))
+            .collect();
+        if mode == "record" {
+            *recorded = records;
+            continue;
+        }
+        for (now, then) in records.iter().zip(recorded) {
+            assert_eq!(now.outcome, then.outcome, "{version}: {}", now.name);
+        }
+    }
+    if mode == "record" {
+        judge.record(&recorded).unwrap();
+    }
+}
+
+/// As many damages fit one boot.
+const SLICE: usize = 70;
+
+#[test]
+fn linux_7_3_4_does_what_was_recorded() {
+    judge_again("7.3.4");
+}
+
+#[test]
+fn linux_7_2_13_does_what_was_recorded() {
+    judge_again("7.2.13");
+}
+
+const INTRODUCTION: &str = "\
+# Damages, recovered by kernels and by outlive
+
+Regions of real kernels (two CPUs; of sched events and markers; one that has wrapped and was being read when the
+machine died, one that has not wrapped) were damaged and put into the memory of a virtual machine before it booted.
+What the kernel then shows is recorded in `fixtures/damage`, and outlive recovers the same bytes. Numbers are of events, by
+CPU, time stamp and payload: kept of those that the undamaged region holds, and in brackets others, which are changed
+ones or appear a second time.
+
+* Every event of the undamaged region that the kernel keeps, outlive keeps, in each case.
+* In brackets, outlive's are changed in place, and nothing in a kernel's region can tell: payload, or a time that
+  still fits. It says *unsealed* of them.
+* *sealed*: the same events in a region that outlive wrote, damaged by the same bytes at the same places. Of a sub-buffer that
+  outlive calls sealed nothing is ever invented. In brackets are those of sub-buffers that are newer than their seal, as a
+  power loss leaves them, and are called *unsealed*.
+
+These come beside those of [corruptions.md](corruptions.md). This page is written by a test (`crates/vm/tests/damage.rs`), which
+fails when it is out of date; `cargo xtask vm damage` boots the kernels for all of it.
+";
+
+fn cell(kept: Kept) -> String {
+    match kept.others {
+        0 => kept.real.to_string(),
+        others => format!("{} (+{others})", kept.real),
+    }
+}
+
+/// A kernel's cell.
+fn kernel_cell(kept: Option<Kept>) -> String {
+    kept.map_or_else(|| "dies or hangs".to_owned(), cell)
+}
+
+fn named_table(page: &mut String) {
+    writeln!(page, "\n## Linux 7.3.4, damages with a name\n").unwrap();
+    writeln!(
+        page,
+        "| damage | kernel | outlive | sealed | what outlive says of it |"
+    )
+    .unwrap();
+    writeln!(page, "| --- | ---: | ---: | ---: | --- |").unwrap();
+    let mut kind = "none";
+    let named = compared()["7.3.4"]
+        .iter()
+        .filter(|one| !is_random(&one.record));
+    for Compared { record, comparison } in named {
+        if record.kind != kind {
+            kind = &record.kind;
+            writeln!(page, "| **{kind}** | | | | |").unwrap();
+        }
+        let (kernel, ours) = (kernel_cell(comparison.kernel), cell(comparison.ours));
+        let (sealed, remarks) = (cell(comparison.sealed), &comparison.remarks);
+        writeln!(
+            page,
+            "| {} | {kernel} | {ours} | {sealed} | {remarks} |",
+            record.name
+        )
+        .unwrap();
+    }
+}
+
+/// Sums of several damages.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    damages: usize,
+    deaths: usize,
+    /// Damages of which the kernel keeps less than outlive.
+    less: usize,
+    kernel: Kept,
+    ours: Kept,
+    sealed: Kept,
+}
+
+impl Sums {
+    fn add(&mut self, comparison: &Comparison) {
+        let kernel = comparison.kernel.unwrap_or_default();
+        self.damages += 1;
+        self.deaths += usize::from(comparison.kernel.is_none());
+        self.less += usize::from(kernel.real < comparison.ours.real);
+        let sums = [&mut self.kernel, &mut self.ours, &mut self.sealed];
+        for (sum, kept) in sums
+            .into_iter()
+            .zip([kernel, comparison.ours, comparison.sealed])
+        {
+            sum.real += kept.real;
+            sum.others += kept.others;
+        }
+    }
+
+    fn row(&self, name: &str) -> String {
+        let Self {
+            damages,
+            deaths,
+            less,
+            kernel,
+            ours,
+            sealed,
+        } = *self;
+        let cells = [kernel, ours, sealed].map(cell).join(" | ");
+        format!("| {name} | {damages} | {deaths} | {less} | {cells} |\n")
+    }
+}
+
+fn kinds_table(page: &mut String, version: &str) {
+    let mut kinds: Vec<(&str, Sums)> = Vec::new();
+    let mut all = Sums::default();
+    for Compared { record, comparison } in &compared()[version] {
+        let known = kinds.iter().position(|(kind, _)| *kind == record.kind);
+        let place = known.unwrap_or_else(|| {
+            kinds.push((&record.kind, Sums::default()));
+            kinds.len() - 1
+        });
+        kinds[place].1.add(comparison);
+        all.add(comparison);
+    }
+    writeln!(page, "\n## Linux {version}, all by kind\n").unwrap();
+    page.push_str("| kind | damages | dies or hangs | keeps less | kernel | outlive | sealed |\n");
+    page.push_str("| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+    kinds.sort_by_key(|(kind, _)| kind.starts_with("random"));
+    for (kind, sums) in kinds {
+        page.push_str(&sums.row(kind));
+    }
+    page.push_str(&all.row("**all**"));
+}
+
+/// Run with `OUTLIVE_UPDATE=1` to write the page.
+#[test]
+fn the_page_about_damages_is_up_to_date() {
+    let mut now = INTRODUCTION.to_owned();
+    for judge in &JUDGES {
+        kinds_table(&mut now, judge.version);
+    }
+    named_table(&mut now);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/damages.md");
+    if std::env::var_os("OUTLIVE_UPDATE").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        page == now,
+        "docs/damages.md: run this test with OUTLIVE_UPDATE=1"
+    );
+}

@@ -1,0 +1,23 @@
+//! `vm`: what the tests with real kernels do only in part, done for all of it.
+//!
+//! `damage` gives every damage of `docs/damages.md` to its kernel and compares with the recording; with
+//! `--record` it writes that and the page. The rest is `outlive-vm`'s own.
+
+use anyhow::Result;
+
+use crate::run::{cargo, run};
+
+pub(crate) fn vm(args: &[String]) -> Result<()> {
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["damage"] => run(damage("does_what").env("OUTLIVE_DAMAGE", "all")),
+        ["damage", "--record"] => {
+            run(damage("does_what").env("OUTLIVE_DAMAGE", "record"))?;
+            run(damage("the_page").env("OUTLIVE_UPDATE", "1"))
+        }
+        _ => run(cargo(&["run", "--quiet", "--package", "outlive-vm", "--"]).args(args)),
+    }
+}
+
+fn damage(tests: &str) -> std::process::Command {
+    cargo(&["test", "--package", "outlive-vm", "--test", "damage", tests])
+}
