@@ -21,7 +21,7 @@ const MEMORY_MIB: u64 = 1024;
 /// A boot takes half a minute, and each of several instances that hang 20 s.
 const TIMEOUT: Duration = Duration::from_secs(90);
 /// The kernel's limit of its command line, less what every boot has on it.
-const CMDLINE: usize = 2048 - 80;
+const CMDLINE: usize = 2048 - 100;
 
 /// One boot, whose instances are the damaged regions.
 struct Batch<'a> {
@@ -137,6 +137,13 @@ pub struct Guest<'a> {
     pub drain: &'a Path,
 }
 
+/// Whether a message tells of a meta or of CPU 0's sub-buffers: those of the other CPUs come when these
+/// are brought up, and name no instance.
+fn is_of_mapping(text: &str) -> bool {
+    let is_of_cpu_0 = text.starts_with("Ring buffer") && text.contains("[0]");
+    is_of_cpu_0 || text.starts_with("Ring buffer boot meta") || text.contains("trace_clock")
+}
+
 /// What the kernel logged while it mapped an instance, without times.
 fn messages(dmesg: &str, place: usize) -> Vec<String> {
     let begin = format!("Tracing: mapped boot instance d{place} ");
@@ -147,7 +154,7 @@ fn messages(dmesg: &str, place: usize) -> Vec<String> {
         .skip_while(|text| !text.starts_with(&begin))
         .skip(1)
         .take_while(|text| !text.starts_with("Tracing: mapped boot instance "))
-        .filter(|text| text.starts_with("Ring buffer") || text.contains("trace_clock"))
+        .filter(|text| is_of_mapping(text))
         .map(str::to_owned)
         .collect()
 }
