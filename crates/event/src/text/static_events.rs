@@ -7,7 +7,7 @@ use super::{Formatter, binary_print};
 use crate::catalog::Symbols;
 use crate::ctype::IntType;
 use crate::digits::{push_hex, push_padded, push_u64};
-use crate::format::EventFormat;
+use crate::format::{EventFormat, Field};
 use crate::pointer::{SymbolStyle, push_hex_bytes};
 use crate::print_fmt::push_address;
 use crate::record;
@@ -178,6 +178,7 @@ impl Formatter<'_> {
             out.extend_from_slice(field.name.as_bytes());
             out.extend_from_slice(b": ");
             push_argument(out, word(payload, field.offset as usize));
+            push_pointed(out, event, &field.name, payload);
         }
         out.push(b')');
         true
@@ -189,6 +190,37 @@ fn push_argument(out: &mut Vec<u8>, value: u64) {
         out.extend_from_slice(b"0x");
     }
     push_hex(out, value);
+}
+
+/// What the argument `name` points to, as Linux 7.3 records and prints it: a text, or bytes as hex
+/// and as text. Earlier kernels have the address only.
+fn push_pointed(out: &mut Vec<u8>, event: &EventFormat, name: &str, payload: &[u8]) {
+    let is_copy = |f: &&Field| {
+        let bare = f
+            .name
+            .strip_prefix("__")
+            .and_then(|n| n.strip_suffix("_val"));
+        bare == Some(name)
+    };
+    let Some(copy) = event.fields.iter().find(is_copy) else {
+        return;
+    };
+    let bytes = record::dynamic(payload, copy.offset as usize, false);
+    let as_array = event.print_fmt.split("__print_dynamic_array(").skip(1);
+    if !as_array
+        .into_iter()
+        .any(|rest| rest.starts_with(&*copy.name))
+    {
+        out.extend_from_slice(b" \"");
+        out.extend_from_slice(record::until_nul(bytes));
+        return out.push(b'"');
+    }
+    out.extend_from_slice(b" (");
+    push_hex_bytes(out, bytes, Some(b':'));
+    out.extend_from_slice(b") \"");
+    let shown = |b: &u8| if (b' '..=b'~').contains(b) { *b } else { b'.' };
+    out.extend(bytes.iter().map(shown));
+    out.push(b'"');
 }
 
 fn push_string_at(out: &mut Vec<u8>, formatter: &Formatter<'_>, address: u64) {
@@ -357,6 +389,40 @@ mod tests {
         rest.extend_from_slice(b"str\0");
         assert_eq!(text(6, &rest), "f: n=-3 s=str\n");
         assert_eq!(text(15, &words(&[0x1000, 0x31])), "f: (0x31)\n");
+    }
+
+    /// Lines of a 7.3.4 kernel.
+    #[test]
+    fn what_arguments_point_to_follows_them() {
+        let format = |print_fmt: &str| {
+            format!(
+                "name: sys_enter_write\nID: 30\nformat:\n\
+                 \tfield:const char * buf;\toffset:8;\tsize:8;\tsigned:0;\n\
+                 \tfield:__data_loc char[] __buf_val;\toffset:16;\tsize:4;\tsigned:0;\n\n\
+                 print fmt: {print_fmt}\n"
+            )
+        };
+        let line = |print_fmt: &str, bytes: &[u8]| {
+            let mut catalog = Catalog::new();
+            catalog.add_format("syscalls", &format(print_fmt)).unwrap();
+            let mut payload = vec![30, 0, 0, 0, 0, 0, 0, 0];
+            payload.extend_from_slice(&0x2da6_cf50u64.to_le_bytes());
+            payload.extend_from_slice(&(20 | (bytes.len() as u32) << 16).to_le_bytes());
+            payload.extend_from_slice(bytes);
+            let mut out = Vec::new();
+            Formatter::new(&catalog, TextOptions::default()).record(&mut out, 0, 0, &payload);
+            String::from_utf8(out).unwrap()
+        };
+        let bytes = line("\"%s\", __print_dynamic_array(__buf_val, 1)", b"1\n");
+        assert!(
+            bytes.ends_with(": sys_write(buf: 0x2da6cf50 (31:0a) \"1.\")\n"),
+            "{bytes}"
+        );
+        let text = line("\"%s\", __get_str(__buf_val)", b"/tmp/h\0");
+        assert!(
+            text.ends_with(": sys_write(buf: 0x2da6cf50 \"/tmp/h\")\n"),
+            "{text}"
+        );
     }
 
     #[test]
