@@ -45,11 +45,12 @@ pub use machine::Machine;
 pub use programs::outlive;
 
 /// Programs that are needed, and the Debian package of each.
-const NEEDED: [(&str, &str); 5] = [
+const NEEDED: [(&str, &str); 6] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("xz", "xz-utils"),
     ("tar", "tar"),
+    ("setpriv", "util-linux"),
     ("ldd", "libc-bin"),
 ];
 

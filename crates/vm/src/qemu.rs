@@ -76,8 +76,10 @@ fn start(machine: &Machine, boot: &Boot, work: &Path) -> Result<Qemu, Error> {
     let accel = std::env::var("OUTLIVE_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
     let errors = work.join("stderr");
     let errors = fs::File::create(&errors).map_err(Error::io("cannot make", &errors))?;
-    let mut command = Command::new("qemu-system-x86_64");
+    // Also when this process is killed, its machine goes.
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
         .args([
             "-accel",
             &accel,
