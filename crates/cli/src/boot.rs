@@ -16,7 +16,7 @@ use outlive_trace::cmdline::{self, CommandLine, Diagnostic, InstanceKind, Option
 use outlive_trace::retention::Policy;
 use outlive_trace::start::close_run;
 use outlive_trace::{
-    Backing, Live, Mapping, Start, Started, StateDir, Step, failpoint, generation,
+    Backing, EventSource, Live, Mapping, Start, Started, StateDir, Step, failpoint, generation,
 };
 
 use crate::args::{Args, BootArgs};
@@ -90,6 +90,7 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         text: &line.text,
         backings: &line.areas,
         nr_cpus: nr_cpu_ids()?,
+        source: EventSource::Kernel,
         program: ("outlive", env!("CARGO_PKG_VERSION")),
     };
     let started = start.run(|step| tell(&step))?;

@@ -26,8 +26,10 @@ pub(crate) fn write(out: &mut Vec<u8>, catalog: &Catalog, event: &ViewEvent<'_>)
     let pid = i32::from_le_bytes(pid);
     object.insert("pid".into(), pid.into());
     object.insert("comm".into(), comm(catalog, pid));
-    object.insert("flags".into(), flags.into());
-    object.insert("preempt_count".into(), preempt.into());
+    if catalog.cpu(event.payload).is_none() {
+        object.insert("flags".into(), flags.into());
+        object.insert("preempt_count".into(), preempt.into());
+    }
     match outlive_event::event_id(event.payload).and_then(|id| catalog.event(id)) {
         Some(format) => {
             object.insert("system".into(), format.system.as_str().into());

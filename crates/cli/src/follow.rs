@@ -160,7 +160,7 @@ impl Follower<'_> {
                 may_go_on = false;
                 break;
             }
-            if let Some(event) = self.cpus[i].pop()
+            if let Some(event) = self.cpus[i].pop(&self.catalog)
                 && is_wanted(wanted.as_ref(), event.cpu, event.payload)
             {
                 lines.push(&mut self.text, &event)?;
@@ -265,15 +265,17 @@ impl<'f> Queue<'f> {
         })
     }
 
-    fn pop(&mut self) -> Option<ViewEvent<'_>> {
+    fn pop(&mut self, catalog: &Catalog) -> Option<ViewEvent<'_>> {
         let event = *self.events.get(self.next)?;
         self.next += 1;
+        let payload = &self.payloads[event.start..event.end];
         Some(ViewEvent {
-            cpu: self.cpu,
+            cpu: catalog.cpu(payload).unwrap_or(self.cpu),
+            buffer: self.cpu,
             time_stamp: event.time_stamp,
             text_time_stamp: event.text_time_stamp,
             missed: self.missed.take(),
-            payload: &self.payloads[event.start..event.end],
+            payload,
         })
     }
 }

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use anyhow::Result;
 use outlive_trace::view::View;
-use outlive_trace::{Generation, InstanceEntry, RegionPlace, StateDir, Verdict, generation};
+use outlive_trace::{
+    Area, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, apps, generation,
+};
 use serde_json::{Value, json};
 
 use crate::args::{Args, LsArgs};
@@ -30,7 +32,9 @@ struct Row {
 
 /// Does what the command's arguments say.
 pub(crate) fn run(args: &Args, ls: &LsArgs) -> Result<u8> {
-    let Some(state) = existing_state(args)? else {
+    let mut states: Vec<StateDir> = existing_state(args)?.into_iter().collect();
+    states.extend(apps::list(&state_path(args)?)?);
+    if states.is_empty() {
         eprintln!(
             "outlive: there is no state folder {}: nothing was recorded yet",
             state_path(args)?.display()
@@ -39,8 +43,9 @@ pub(crate) fn run(args: &Args, ls: &LsArgs) -> Result<u8> {
             println!("[]");
         }
         return Ok(exit::DONE);
-    };
-    let rows = rows(&state)?;
+    }
+    let rows: Result<Vec<Vec<Row>>> = states.iter().map(rows).collect();
+    let rows: Vec<Row> = rows?.into_iter().flatten().collect();
     let mut out = std::io::stdout().lock();
     match ls.json {
         true => {
@@ -64,6 +69,11 @@ fn rows(state: &StateDir) -> Result<Vec<Row>> {
     for entry in &configured {
         if let Some(place) = RegionPlace::of_instance(entry) {
             rows.push(Row::of_live(&entry.name, &place, is_running));
+            for (pid, path) in place.path().map(apps::children).unwrap_or_default() {
+                let name = format!("{}.{pid}", entry.name);
+                let is_running = Area::is_file_in_use(&path)?;
+                rows.push(Row::of_live(&name, &RegionPlace::File(path), is_running));
+            }
         }
     }
     for generation in generation::list(state)? {

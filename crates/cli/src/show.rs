@@ -156,7 +156,9 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
         return Ok(exit::DONE);
     }
     let view = target.open(show_args.target.formats.as_deref())?;
-    selection.check_cpu(view.cpus.len())?;
+    if !view.has_lanes() {
+        selection.check_cpu(view.cpus.len())?;
+    }
     selection.check_events(&view.catalog, view.cpus.len())?;
     if view.catalog.events().next().is_none() && view.entries() > 0 {
         eprintln!(
@@ -336,10 +338,11 @@ impl<'v> Lines<'v> {
                 Missed::Unknown => None,
             };
             self.formatter
-                .lost_events(&mut text.bytes, event.cpu, count);
+                .lost_events(&mut text.bytes, event.buffer, count);
         }
-        if !text.first_of_cpu.iter().any(|&(_, cpu)| cpu == event.cpu) {
-            text.first_of_cpu.push((text.bytes.len(), event.cpu));
+        let is_known = |&(_, buffer): &(usize, u32)| buffer == event.buffer;
+        if !text.first_of_cpu.iter().any(is_known) {
+            text.first_of_cpu.push((text.bytes.len(), event.buffer));
         }
         let (cpu, time) = (event.cpu, event.text_time_stamp);
         self.formatter

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use outlive_event::Catalog;
 use outlive_trace::view::View;
 use outlive_trace::{
-    Backing, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, generation,
+    Backing, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, apps, generation,
 };
 
 use crate::args::{Args, TargetArgs};
@@ -84,10 +84,12 @@ impl Target {
     /// Finds what is meant: an instance, a backup, a generation, or a file.
     pub(crate) fn find(args: &Args, name: &str) -> Result<Self> {
         let state = existing_state(args)?;
-        if let Some(state) = &state
-            && let Some(target) = Self::in_state(state, name)?
-        {
-            return Ok(target);
+        let instance = name.split_once('/').map_or(name, |(instance, _)| instance);
+        let program = apps::of_instance(&state_path(args)?, instance)?;
+        for state in state.iter().chain(&program) {
+            if let Some(target) = Self::in_state(state, name)? {
+                return Ok(target);
+            }
         }
         let path = Path::new(name);
         if path.join("region").is_file() {
@@ -99,10 +101,7 @@ impl Target {
         Err(Unknown {
             name: name.to_owned(),
             state: state_path(args)?,
-            known: match &state {
-                Some(state) => Some(known_names(state)?),
-                None => None,
-            },
+            known: known_names_of_all(args, state.as_ref())?,
         }
         .into())
     }
@@ -234,6 +233,17 @@ pub(crate) fn newest(state: &StateDir, instance: &str) -> Result<Option<Generati
     Ok(generation::list_instance(state, instance)
         .unwrap_or_default()
         .pop())
+}
+
+/// The names in the state folder and in those of the programs; `None` if there is none of them.
+fn known_names_of_all(args: &Args, state: Option<&StateDir>) -> Result<Option<Vec<String>>> {
+    let programs = apps::list(&state_path(args)?)?;
+    let states: Vec<&StateDir> = state.into_iter().chain(&programs).collect();
+    if states.is_empty() {
+        return Ok(None);
+    }
+    let names: Result<Vec<_>> = states.into_iter().map(known_names).collect();
+    Ok(Some(names?.into_iter().flatten().collect()))
 }
 
 fn known_names(state: &StateDir) -> Result<Vec<String>> {

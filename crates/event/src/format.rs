@@ -36,6 +36,8 @@ pub struct EventFormat {
     /// The whole file.
     pub text: String,
     program: OnceLock<Result<Program, NotEvaluated>>,
+    /// Offset of the common field with the CPU.
+    cpu_offset: Option<u16>,
     pub(crate) name_pairs: NamePairs,
     pub(crate) symbols: OnceLock<SymbolFields>,
 }
@@ -132,6 +134,11 @@ impl EventFormat {
         }
         parsed.name = name.ok_or_else(|| missing("name:", text))?;
         parsed.id = id.ok_or_else(|| missing("ID:", text))? as u16;
+        let cpu = parsed
+            .common
+            .iter()
+            .find(|f| f.name == "common_cpu" && f.size == 2);
+        parsed.cpu_offset = cpu.and_then(|cpu| u16::try_from(cpu.offset).ok());
         parsed.name_pairs = NamePairs::of(&parsed);
         Ok(parsed)
     }
@@ -146,6 +153,7 @@ impl EventFormat {
             print_fmt: String::new(),
             text: text.to_owned(),
             program: OnceLock::new(),
+            cpu_offset: None,
             name_pairs: NamePairs::default(),
             symbols: OnceLock::new(),
         }
@@ -158,6 +166,24 @@ impl EventFormat {
             .iter()
             .chain(&self.common)
             .find(|f| f.name == name)
+    }
+
+    /// The CPU that the record `payload` was written on, where records say so themselves: those of
+    /// a program's own events, whose buffers are not the CPUs'.
+    #[inline]
+    #[must_use]
+    pub fn cpu(&self, payload: &[u8]) -> Option<u32> {
+        let offset = usize::from(self.cpu_offset?);
+        payload
+            .get(offset..)?
+            .first_chunk()
+            .map(|&cpu| u32::from(u16::from_le_bytes(cpu)))
+    }
+
+    /// Whether the event's records say on which CPU they were written.
+    #[must_use]
+    pub fn has_cpu(&self) -> bool {
+        self.cpu_offset.is_some()
     }
 
     /// The compiled `print fmt`; compiled at the first call, with the values that `constants` has

@@ -54,6 +54,21 @@ impl CatalogLog {
         true
     }
 
+    /// Copies the records that were appended so far to the same place of another region of this
+    /// layout.
+    pub fn copy(&self, from: &impl Memory, to: &impl MemoryMut) {
+        let mut buffer = [0; 4096];
+        let mut at = self.at + LOG_HEADER;
+        while at < self.next {
+            let piece = &mut buffer[..(self.next - at).min(4096)];
+            from.read(at, piece);
+            to.write(at, piece);
+            at += piece.len();
+        }
+        let used = self.next - self.at - LOG_HEADER;
+        to.store_u64_release(self.at, used as u64);
+    }
+
     /// Bytes that are free.
     #[must_use]
     pub fn free(&self) -> usize {

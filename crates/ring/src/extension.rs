@@ -172,6 +172,14 @@ impl Layout {
         self.seals as usize + index * SEAL
     }
 
+    /// Offset of the switch of the application's event with this id, a byte; `None` of an id that
+    /// no application uses. See [`switch`].
+    #[must_use]
+    pub fn switch(&self, event_id: u16) -> Option<usize> {
+        let at = usize::from(event_id);
+        (switch::IDS.contains(&event_id)).then(|| self.heartbeat as usize + at)
+    }
+
     fn counter(&self, cpu: u32, counter: Counter) -> usize {
         assert!(cpu < self.ring.nr_cpus());
         self.counters as usize + cpu as usize * COUNTER_SLOT + counter as usize * 8
@@ -356,10 +364,9 @@ impl Counters {
     }
 }
 
-/// Adds to a counter. There is one writer of each, so load and store suffice.
+/// Adds to a counter.
 pub fn count(layout: &Layout, memory: &impl MemoryMut, cpu: u32, counter: Counter, by: u64) {
-    let offset = layout.counter(cpu, counter);
-    memory.store_u64(offset, memory.load_u64(offset).wrapping_add(by));
+    memory.add_u64(layout.counter(cpu, counter), by);
 }
 
 /// How far a consuming reader has come on a CPU: it has consumed everything before this place.
@@ -478,6 +485,15 @@ pub fn clock_pairs(layout: &Layout, memory: &impl Memory) -> Vec<ClockPair> {
         .collect();
     pairs.sort_unstable_by_key(|&(sequence, _)| sequence);
     pairs.into_iter().map(|(_, pair)| pair).collect()
+}
+
+/// Switches of an application's events: a byte for each, behind the heartbeat's words, which
+/// another process may flip while the program runs.
+pub mod switch {
+    /// The event is not recorded.
+    pub const OFF: u8 = 1;
+    /// Event ids that have a switch. The kernel's own fixed ids are below.
+    pub const IDS: core::ops::Range<u16> = 64..4096;
 }
 
 /// The recorder's sign of life. Each word is stored on its own and is valid on its own.

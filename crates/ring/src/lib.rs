@@ -29,6 +29,7 @@
 //!
 //! * [`Geometry`]: where everything lies in a region of a given size.
 //! * [`Region`] and [`CpuWriter`]: laying out a region and writing it.
+//! * [`Lanes`]: writing it from many threads at once.
 //! * [`LiveReader`]: reading while the writer runs, consuming or not.
 //! * [`Recovery`]: what can be kept of a region that somebody else left.
 //! * [`subbuf`]: the events of one sub-buffer.
@@ -48,6 +49,7 @@ mod cache;
 pub mod catalog;
 mod crc;
 pub mod extension;
+mod lanes;
 pub mod layout;
 mod memory;
 mod order;
@@ -62,6 +64,7 @@ mod sync;
 mod writer;
 
 pub use crc::crc32c;
+pub use lanes::{Barrier, Lanes, NoLane, Owner, Slot, ThreadSlot};
 pub use layout::{Geometry, LayoutError, RegionFormat, Scratch};
 pub use memory::{HeapMemory, Memory, MemoryMut, RawMemory};
 pub use reader::{Chunk, LiveReader};

@@ -66,6 +66,11 @@ pub trait MemoryMut: Memory {
         fence(Ordering::Release);
         self.store_u64(offset, value);
     }
+    /// Adds to a little-endian word, relaxed, so that of several writers at a time none is lost
+    /// where the memory is mapped.
+    fn add_u64(&self, offset: usize, by: u64) {
+        self.store_u64(offset, self.load_u64(offset).wrapping_add(by));
+    }
     /// Copies bytes in.
     fn write(&self, offset: usize, bytes: &[u8]);
     /// Makes `len` bytes zero.
@@ -113,6 +118,9 @@ impl<M: MemoryMut + ?Sized> MemoryMut for &M {
     }
     fn store_u64_release(&self, offset: usize, value: u64) {
         (**self).store_u64_release(offset, value);
+    }
+    fn add_u64(&self, offset: usize, by: u64) {
+        (**self).add_u64(offset, by);
     }
     fn write(&self, offset: usize, bytes: &[u8]) {
         (**self).write(offset, bytes);
@@ -188,6 +196,17 @@ impl RawMemory<'_> {
         }
     }
 
+    /// Where a byte lies, for who makes an atomic of it.
+    ///
+    /// # Panics
+    ///
+    /// When the offset is outside of the memory.
+    #[must_use]
+    pub fn byte_ptr(&self, offset: usize) -> *mut u8 {
+        self.at(offset, 1, 1)
+    }
+
+    #[inline]
     fn at(&self, offset: usize, len: usize, align: usize) -> *mut u8 {
         assert!(
             offset <= self.len && len <= self.len - offset && offset.is_multiple_of(align),
@@ -198,11 +217,13 @@ impl RawMemory<'_> {
         unsafe { self.base.add(offset) }
     }
 
+    #[inline]
     fn word_u32(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: 1: in bounds and aligned, checked by `at`; 2: only atomics are made of it.
         unsafe { AtomicU32::from_ptr(self.at(offset, 4, 4).cast()) }
     }
 
+    #[inline]
     fn word_u64(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: 1: in bounds and aligned, checked by `at`; 2: only atomics are made of it.
         unsafe { AtomicU64::from_ptr(self.at(offset, 8, 8).cast()) }
@@ -320,12 +341,14 @@ impl Memory for RawMemory<'_> {
 }
 
 impl MemoryMut for RawMemory<'_> {
+    #[inline]
     fn store_u32(&self, offset: usize, value: u32) {
         self.word_u32(offset)
             .store(value.to_le(), Ordering::Relaxed);
         self.stored(offset, 4);
     }
 
+    #[inline]
     fn store_u64(&self, offset: usize, value: u64) {
         self.word_u64(offset)
             .store(value.to_le(), Ordering::Relaxed);
@@ -338,6 +361,12 @@ impl MemoryMut for RawMemory<'_> {
         }
         fence(Ordering::Release);
         self.store_u64(offset, value);
+    }
+
+    #[cfg(target_endian = "little")]
+    fn add_u64(&self, offset: usize, by: u64) {
+        self.word_u64(offset).fetch_add(by, Ordering::Relaxed);
+        self.stored(offset, 8);
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) {
@@ -432,6 +461,9 @@ impl MemoryMut for HeapMemory {
     }
     fn store_u64(&self, offset: usize, value: u64) {
         self.raw().store_u64(offset, value);
+    }
+    fn add_u64(&self, offset: usize, by: u64) {
+        self.raw().add_u64(offset, by);
     }
     fn write(&self, offset: usize, bytes: &[u8]) {
         self.raw().write(offset, bytes);

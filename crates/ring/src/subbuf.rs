@@ -30,7 +30,7 @@ const DELTA_BITS: u32 = 27;
 /// Bits 59..63 of a time stamp are not in an absolute record.
 const ABSOLUTE_TOP: u64 = 0xf800_0000_0000_0000;
 /// Largest payload that has no length word.
-const SMALL_MAX: usize = 4 * TYPE_DATA_MAX as usize;
+pub(crate) const SMALL_MAX: usize = 4 * TYPE_DATA_MAX as usize;
 /// Bytes of a time extend or absolute time stamp record.
 pub(crate) const TIME_RECORD: usize = 8;
 /// Longest payload: one record must fit a sub-buffer.
@@ -512,6 +512,7 @@ pub fn header(page: &[u8; SUBBUF_HEADER]) -> (u64, Commit) {
 
 /// Bytes that a record takes for a payload of `len` bytes, as the kernel rounds it: never 12, so
 /// that a time extend and a record can always be turned into padding.
+#[inline]
 #[must_use]
 pub fn record_size(len: usize) -> usize {
     let len = len.max(1);
@@ -530,8 +531,18 @@ pub(crate) mod encode {
     pub(crate) const DELTA_END: u64 = 1 << DELTA_BITS;
 
     fn header(type_len: u32, delta: u64) -> [u8; 4] {
+        word(type_len, delta).to_le_bytes()
+    }
+
+    fn word(type_len: u32, delta: u64) -> u32 {
         debug_assert!(delta < DELTA_END);
-        (type_len | (delta as u32) << 5).to_le_bytes()
+        type_len | (delta as u32) << 5
+    }
+
+    /// The header word of a data record of `size` bytes in all, whose payload is a small one.
+    #[inline]
+    pub(crate) fn small(size: usize, delta: u64) -> u32 {
+        word((size - 4) as u32 / 4, delta)
     }
 
     fn with_array(type_len: u32, delta: u64, array: u32) -> [u8; 8] {

@@ -11,6 +11,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -276,6 +277,15 @@ impl Area {
             }
         }
         Ok(())
+    }
+
+    /// The open file or device, which has the area's lock; `None` for physical memory.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.place {
+            Place::File { file, .. } | Place::Device { file, .. } => Some(file.as_fd()),
+            Place::Physical { .. } => None,
+        }
     }
 
     /// Maps all of it for reading and writing.

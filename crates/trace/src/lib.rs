@@ -28,6 +28,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod apps;
 mod area;
 mod backing;
 pub mod clock;
@@ -62,6 +63,6 @@ pub use iomem::{IoMemory, IoMemoryProblem};
 pub use lock::{MemoryLock, StateLock};
 pub use mapping::{Access, Mapping};
 pub use place::RegionPlace;
-pub use start::{Live, Start, Started, Step};
+pub use start::{EventSource, Live, Start, Started, Step};
 pub use state::{InstanceEntry, Instances, StateDir};
 pub use verdict::Verdict;

@@ -8,6 +8,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -133,7 +134,7 @@ fn is_range_locked(path: &Path, range: ByteRange) -> Result<bool, Error> {
 #[must_use = "the lock ends when this is dropped"]
 pub struct StateLock {
     path: PathBuf,
-    _file: LockedFile,
+    file: LockedFile,
 }
 
 impl StateLock {
@@ -153,7 +154,7 @@ impl StateLock {
                 write_holder(&file);
                 return Ok(Self {
                     path: path.to_owned(),
-                    _file: file,
+                    file,
                 });
             }
         }
@@ -163,6 +164,13 @@ impl StateLock {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The open file: a forked child that closes its copy leaves the lock to its parent alone.
+impl AsFd for StateLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -326,7 +334,7 @@ mod tests {
     fn dropped_lock_ends_although_a_copy_of_the_descriptor_is_open() {
         let (_folder, path) = lock_path();
         let lock = StateLock::try_acquire(&path).unwrap();
-        let copy = lock._file.try_clone().unwrap();
+        let copy = lock.file.try_clone().unwrap();
         drop(lock);
         let _again = StateLock::try_acquire(&path).unwrap();
         drop(copy);

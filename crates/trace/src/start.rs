@@ -21,11 +21,6 @@ use crate::{
     Mapping, Meta, StateDir, StateLock, Verdict, clock, failpoint, host, tidy,
 };
 
-/// Bytes of the catalog's log where the extension has a file to grow in: enough for the formats of
-/// all events of a kernel.
-const LOG_BYTES: usize = 4 << 20;
-/// Task names that are kept.
-const TASK_NAMES: usize = 8192;
 /// On a fixed range the catalog gets at most this part of it.
 const LOG_SHARE: u64 = 8;
 
@@ -40,6 +35,42 @@ pub const START_STEPS: [&str; 5] = [
 /// The steps of clearing memory whose region was kept by copying, for [`failpoint`].
 pub const LAY_OUT_STEPS: [&str; 2] = ["lay-out-half", "lay-out-wiped"];
 
+/// Where the events of a start's instances come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventSource {
+    /// The host's kernel. After a crash its ring may hold events that the region lacks.
+    Kernel,
+    /// The program that starts: what its region lacks was not recorded.
+    Application,
+}
+
+impl EventSource {
+    /// Bytes of the catalog's log where the extension has a file to grow in: enough for the formats
+    /// of all events.
+    fn log_bytes(self) -> usize {
+        match self {
+            Self::Kernel => 4 << 20,
+            Self::Application => 256 << 10,
+        }
+    }
+
+    /// Task names that are kept.
+    fn task_names(self) -> usize {
+        match self {
+            Self::Kernel => 8192,
+            Self::Application => 1024,
+        }
+    }
+
+    /// What has to be done for a generation to be complete.
+    fn state_after(self, verdict: Verdict) -> GenerationState {
+        match (self, verdict) {
+            (Self::Kernel, Verdict::Crash) => GenerationState::Collecting,
+            _ => GenerationState::Complete,
+        }
+    }
+}
+
 /// What a start has to do.
 #[derive(Debug)]
 pub struct Start<'a> {
@@ -51,8 +82,10 @@ pub struct Start<'a> {
     pub text: &'a str,
     /// Backings by area label, as given with `--area`.
     pub backings: &'a [(String, Backing)],
-    /// Possible CPUs of the machine: blocks of a region.
+    /// Per-CPU buffers of a region: the possible CPUs of the machine, or a program's lanes.
     pub nr_cpus: u32,
+    /// Where the events come from.
+    pub source: EventSource,
     /// What the run record says of the program: its name and version.
     pub program: (&'a str, &'a str),
 }
@@ -153,8 +186,14 @@ impl Start<'_> {
         instance: &Instance,
         lock: &StateLock,
     ) -> Result<Option<(Area, Layout)>, Error> {
-        let Some((request, layout)) = request(self.cmdline, self.backings, self.nr_cpus, instance)?
-        else {
+        let request = request(
+            self.cmdline,
+            self.backings,
+            self.nr_cpus,
+            self.source,
+            instance,
+        )?;
+        let Some((request, layout)) = request else {
             return Ok(None);
         };
         let area = retention::with_room(self.state, lock, || {
@@ -163,7 +202,10 @@ impl Start<'_> {
         area.check_page_aligned()?;
         // Memory that comes in larger pieces has more than was asked for.
         let layout = match area.has_wanted_size() {
-            true => Layout::in_area(layout.ring(), area.len_bytes(), TASK_NAMES).unwrap_or(layout),
+            true => {
+                let names = self.source.task_names();
+                Layout::in_area(layout.ring(), area.len_bytes(), names).unwrap_or(layout)
+            }
             false => layout,
         };
         Ok(Some((area, layout)))
@@ -192,10 +234,7 @@ impl Start<'_> {
         meta.run_id = run.as_ref().map(|run| run.run_id.to_string());
         meta.recorded_as = run.as_ref().map(|run| run.instance.clone());
         meta.boot_id = run.as_ref().map(|run| RunId(run.boot_id).to_string());
-        if verdict == Verdict::Crash {
-            // The host's ring may hold more of it.
-            meta.state = GenerationState::Collecting;
-        }
+        meta.state = self.source.state_after(verdict);
         verdict.note(&mut meta);
         let kept = retention::with_room(self.state, lock, || area.keep(self.state, lock, &meta))?;
         tell(Step::Kept(&kept, verdict));
@@ -305,7 +344,8 @@ pub fn area_requests(
 ) -> Result<Vec<AreaRequest>, Error> {
     let mut requests = Vec::new();
     for instance in cmdline.creation_order() {
-        requests.extend(request(cmdline, backings, nr_cpus, instance)?.map(|(area, _)| area));
+        let request = request(cmdline, backings, nr_cpus, EventSource::Kernel, instance)?;
+        requests.extend(request.map(|(area, _)| area));
     }
     Ok(requests)
 }
@@ -326,6 +366,7 @@ fn request(
     cmdline: &CommandLine,
     backings: &[(String, Backing)],
     nr_cpus: u32,
+    source: EventSource,
     instance: &Instance,
 ) -> Result<Option<(AreaRequest, Layout)>, Error> {
     if !records(cmdline, instance) {
@@ -361,8 +402,8 @@ fn request(
         source,
     };
     if is_fixed(&backing) {
-        let log = LOG_BYTES.min((size / LOG_SHARE) as usize);
-        let names = TASK_NAMES.min(log / 64);
+        let log = source.log_bytes().min((size / LOG_SHARE) as usize);
+        let names = source.task_names().min(log / 64);
         let layout = Layout::carve(size, nr_cpus, log, names).map_err(of_layout)?;
         return Ok(Some((
             AreaRequest::new(&label, backing, size).with_align(align),
@@ -370,7 +411,7 @@ fn request(
         )));
     }
     let ring = Geometry::new(size, nr_cpus).map_err(of_layout)?;
-    let layout = Layout::new(&ring, LOG_BYTES, TASK_NAMES);
+    let layout = Layout::new(&ring, source.log_bytes(), source.task_names());
     let request = AreaRequest::new(&label, backing, size)
         .with_extension(layout.area_size() - size)
         .with_align(align);

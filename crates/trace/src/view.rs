@@ -17,7 +17,7 @@ mod snapshot;
 use std::collections::HashMap;
 use std::path::Path;
 
-use outlive_event::Catalog;
+use outlive_event::{Catalog, EventFormat};
 use outlive_ring::extension::{ClockPair, Counters, Heartbeat, clock_pairs};
 use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::{Events, Hole, Missed, Page, PageSource, RunRecord};
@@ -252,7 +252,8 @@ impl View {
         from: u64,
         end: Option<u64>,
     ) -> MergedEvents<'_> {
-        MergedEvents::new(self, self.selected(cpu), (from, end))
+        let only_cpu = cpu.filter(|_| self.has_lanes());
+        MergedEvents::new(self, self.selected(cpu), (from, end), only_cpu)
     }
 
     /// Cuts the time from `from` on into stretches of about `subbufs` sub-buffers each: where each
@@ -274,10 +275,18 @@ impl View {
         starts
     }
 
+    /// The buffers that may have events of a CPU.
     fn selected(&self, cpu: Option<u32>) -> impl Iterator<Item = &ViewCpu> {
+        let cpu = cpu.filter(|_| !self.has_lanes());
         self.cpus
             .iter()
             .filter(move |c| cpu.is_none_or(|cpu| c.cpu == cpu))
+    }
+
+    /// Whether the buffers are not those of CPUs: a program wrote them, each event says its CPU.
+    #[must_use]
+    pub fn has_lanes(&self) -> bool {
+        self.catalog.events().any(EventFormat::has_cpu)
     }
 
     /// The wall clock, in nanoseconds since 1970, at a time of the trace clock, by the nearest clock

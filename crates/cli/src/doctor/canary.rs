@@ -16,7 +16,7 @@ use outlive_trace::cmdline::{CommandLine, InstanceKind};
 use outlive_trace::start::area_label;
 use outlive_trace::view::View;
 use outlive_trace::{
-    AreaRequest, Backing, Generation, Live, Start, Started, StateDir, Step, clock,
+    AreaRequest, Backing, EventSource, Generation, Live, Start, Started, StateDir, Step, clock,
 };
 use serde::{Deserialize, Serialize};
 
@@ -192,6 +192,7 @@ fn start(
         text,
         backings,
         nr_cpus,
+        source: EventSource::Kernel,
         program: ("outlive doctor", env!("CARGO_PKG_VERSION")),
     };
     Ok(start.run(tell)?)

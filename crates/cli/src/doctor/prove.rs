@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use outlive_trace::cmdline::CommandLine;
-use outlive_trace::{AreaRequest, Backing, Error, Start, StateDir, StateLock, generation};
+use outlive_trace::{
+    AreaRequest, Backing, Error, EventSource, Start, StateDir, StateLock, generation,
+};
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::canary::{self, Canary, Plan};
@@ -92,6 +94,7 @@ impl Prove<'_> {
             text: self.text,
             backings: self.backings,
             nr_cpus: self.nr_cpus,
+            source: EventSource::Kernel,
             program: ("outlive doctor", env!("CARGO_PKG_VERSION")),
         }
         .run(|step| crate::boot::tell(&step))?;

@@ -183,6 +183,14 @@ impl Catalog {
         self.events.get(usize::from(id))?.as_deref()
     }
 
+    /// The CPU that the record `payload` says that it was written on; see [`EventFormat::cpu`].
+    #[inline]
+    #[must_use]
+    pub fn cpu(&self, payload: &[u8]) -> Option<u32> {
+        let id = payload.first_chunk().copied().map(u16::from_le_bytes)?;
+        self.event(id)?.cpu(payload)
+    }
+
     /// The event with this system and name.
     #[must_use]
     pub fn find_event(&self, system: &str, name: &str) -> Option<&EventFormat> {

@@ -116,7 +116,11 @@ impl<'a> Formatter<'a> {
     /// Everything of a line up to the `: ` before the event's text.
     fn head(&self, out: &mut Vec<u8>, cpu: u32, ts: u64, payload: &[u8]) {
         let header: [u8; ENTRY_HEADER_SIZE] = payload.first_chunk().copied().unwrap_or_default();
-        let [_, _, flags, preempt_count, pid @ ..] = header;
+        let [_, _, mut flags, mut preempt_count, pid @ ..] = header;
+        if self.event(payload).is_some_and(EventFormat::has_cpu) {
+            // That is where the CPU lies.
+            (flags, preempt_count) = (0, 0);
+        }
         let pid = i32::from_le_bytes(pid);
         self.push_task(out, pid);
         out.extend_from_slice(b" [");

@@ -11,6 +11,8 @@ use super::{View, ViewCpu};
 pub struct ViewEvent<'a> {
     /// CPU that wrote it.
     pub cpu: u32,
+    /// The buffer that it is in: that of its CPU, but for a program's own events.
+    pub buffer: u32,
     /// True time, in the unit of the trace clock.
     pub time_stamp: u64,
     /// Time as the kernel's text shows it.
@@ -28,6 +30,8 @@ pub struct MergedEvents<'v> {
     streams: Vec<CpuStream<'v>>,
     /// Events from this time of the text on are left out.
     end: Option<u64>,
+    /// Only events that say that they were written on this CPU.
+    only_cpu: Option<u32>,
 }
 
 impl<'v> MergedEvents<'v> {
@@ -36,22 +40,33 @@ impl<'v> MergedEvents<'v> {
         view: &'v View,
         cpus: impl Iterator<Item = &'v ViewCpu>,
         range: (u64, Option<u64>),
+        only_cpu: Option<u32>,
     ) -> Self {
         let (from, end) = range;
         Self {
             streams: cpus.map(|cpu| CpuStream::new(view, cpu, from)).collect(),
             end,
+            only_cpu,
         }
     }
 
     /// The next event.
     pub fn next_event(&mut self) -> Option<ViewEvent<'_>> {
-        let (time, earliest) = (0..self.streams.len())
-            .filter_map(|i| Some((self.streams[i].next.as_ref()?.text_time_stamp, i)))
-            .min()?;
-        match self.end {
-            Some(end) if time >= end => None,
-            _ => Some(self.streams[earliest].take()),
+        loop {
+            let (time, earliest) = (0..self.streams.len())
+                .filter_map(|i| Some((self.streams[i].next.as_ref()?.text_time_stamp, i)))
+                .min()?;
+            if self.end.is_some_and(|end| time >= end) {
+                return None;
+            }
+            let stream = &mut self.streams[earliest];
+            if self
+                .only_cpu
+                .is_none_or(|cpu| stream.cpu_ahead() == Some(cpu))
+            {
+                return Some(self.streams[earliest].take());
+            }
+            stream.take();
         }
     }
 }
@@ -107,6 +122,13 @@ impl<'v> CpuStream<'v> {
         stream
     }
 
+    /// The CPU that the event which was decoded ahead says that it was written on.
+    fn cpu_ahead(&self) -> Option<u32> {
+        let event = self.next?;
+        let payload = self.buffer.get(event.start..event.start + event.len)?;
+        self.view.catalog.cpu(payload)
+    }
+
     /// Hands out the event that was decoded ahead, and decodes the next one.
     fn take(&mut self) -> ViewEvent<'_> {
         let event = self.next.take().unwrap_or(Ahead {
@@ -123,12 +145,14 @@ impl<'v> CpuStream<'v> {
         } else {
             &self.taken
         };
+        let payload = &buffer[event.start..event.start + event.len];
         ViewEvent {
-            cpu: self.cpu.cpu,
+            cpu: self.view.catalog.cpu(payload).unwrap_or(self.cpu.cpu),
+            buffer: self.cpu.cpu,
             time_stamp: event.time_stamp,
             text_time_stamp: event.text_time_stamp,
             missed: event.missed,
-            payload: &buffer[event.start..event.start + event.len],
+            payload,
         }
     }
 

@@ -1,0 +1,246 @@
+//! How a recorder is configured, and the start up to where recording begins.
+
+use std::path::{Path, PathBuf};
+
+use outlive_ring::RunRecord;
+use outlive_trace::cmdline::{AreaRef, CommandLine, EventToken, Instance, InstanceKind};
+use outlive_trace::retention::Policy;
+use outlive_trace::{Backing, EventSource, Live, Start, StateDir, StateLock, apps};
+
+use crate::control::LANES_MAX;
+use crate::error::Problems;
+use crate::{Error, Recorder};
+
+/// Bytes of a ring by default.
+const SIZE_DEFAULT: u64 = 4 << 20;
+/// The environment's state folder, as for the `outlive` command.
+const STATE: &str = "OUTLIVE_STATE";
+/// Lanes per processor, so that a thread that is preempted inside of one leaves others.
+const LANES_PER_CPU: usize = 4;
+/// Least lanes, as far as there is room.
+const LANES_MIN: usize = 64;
+/// A lane has at least so many bytes: in a small region there are fewer lanes.
+const LANE_BYTES_MIN: u64 = 32 << 10;
+
+/// Configures a [`Recorder`].
+///
+/// ```
+/// # let state = tempfile::tempdir().unwrap();
+/// let recorder = outlive::Recorder::builder("shop")
+/// # .state(state.path())
+/// # .backing(outlive::Backing::File)
+///     .size(16 << 20)
+///     .events(["http", "shop:order_*"])
+///     .keep(20)
+///     .start()?;
+/// # Ok::<(), outlive::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is recorded before `start`"]
+pub struct Builder {
+    name: String,
+    version: String,
+    size: u64,
+    lanes: Option<usize>,
+    state: Option<PathBuf>,
+    backing: Backing,
+    events: Vec<String>,
+    command_line: Option<String>,
+    overwrite: bool,
+    policy: Option<Policy>,
+}
+
+/// Everything that a recorder needs, reserved and kept.
+pub(crate) struct Prepared {
+    pub(crate) state: StateDir,
+    pub(crate) lock: StateLock,
+    pub(crate) live: Live,
+    pub(crate) run: RunRecord,
+    pub(crate) enabled: Vec<EventToken>,
+    pub(crate) overwrite: bool,
+    pub(crate) policy: Option<Policy>,
+}
+
+impl Builder {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            version: String::new(),
+            size: SIZE_DEFAULT,
+            lanes: None,
+            state: None,
+            backing: Backing::Tmpfs(None),
+            events: vec!["*:*".to_owned()],
+            command_line: None,
+            overwrite: true,
+            policy: None,
+        }
+    }
+
+    /// The program's version, for the run record.
+    pub fn version(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.version);
+        self
+    }
+
+    /// Bytes of the ring; 4 MiB without this. Rounded up to 4096. The catalog takes 300 KiB more.
+    pub fn size(mut self, bytes: u64) -> Self {
+        self.size = bytes.next_multiple_of(4096);
+        self
+    }
+
+    /// Buffers that threads write side by side, 256 at most. Without this four per processor, 64 at
+    /// least, as far as each has 32 KiB.
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = Some(lanes.clamp(1, LANES_MAX));
+        self
+    }
+
+    /// The state folder in which the program has its own; without this that of the environment's
+    /// `OUTLIVE_STATE`, else `/var/lib/outlive` for root, `outlive` in the XDG state folder for
+    /// others.
+    pub fn state(mut self, folder: impl AsRef<Path>) -> Self {
+        self.state = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Where the region lives while the program runs. [`Backing::Tmpfs`] is the default: it survives
+    /// the program, not the machine. [`Backing::File`] survives what the kernel has written back.
+    pub fn backing(mut self, backing: Backing) -> Self {
+        self.backing = backing;
+        self
+    }
+
+    /// The events that are switched on from the start: `sys`, `sys:event`, `event`, or patterns
+    /// with `*` and `?`. All without this. The others are switched on by `outlive enable`.
+    pub fn events<T: Into<String>>(mut self, events: impl IntoIterator<Item = T>) -> Self {
+        self.events = events.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Drops new events when the ring is full, instead of overwriting the oldest.
+    pub fn no_overwrite(mut self) -> Self {
+        self.overwrite = false;
+        self
+    }
+
+    /// Generations to keep; 8 without this.
+    pub fn keep(self, generations: u32) -> Self {
+        let mut policy = Policy::KEEP_ALL;
+        policy.count = Some(generations.max(1));
+        self.retention(policy)
+    }
+
+    /// What to keep of earlier runs, by number, bytes and age.
+    pub fn retention(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Takes size and events from a line in the kernel's grammar, as from a configuration file:
+    /// `reserve_mem=16M:4096:shop trace_instance=shop@shop,http`. Its first persistent instance
+    /// counts. See `docs/command-line.md`.
+    pub fn command_line(mut self, line: &str) -> Self {
+        self.command_line = Some(line.to_owned());
+        self
+    }
+
+    /// Keeps what the run before left, and starts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyStarted`] if this process has a recorder; [`outlive_trace::Error::Locked`]
+    /// if another process of this name has one; the others as they say. Nothing that an earlier run
+    /// left is lost.
+    pub fn start(self) -> Result<Recorder, Error> {
+        if crate::recorder::current().is_some() {
+            return Err(Error::AlreadyStarted);
+        }
+        Recorder::start(self.prepare()?)
+    }
+
+    fn prepare(self) -> Result<Prepared, Error> {
+        let text = self.line();
+        let cmdline = CommandLine::parse(&text);
+        if !cmdline.is_clean_for_strict() {
+            let wrong = cmdline.diagnostics.into_iter();
+            let wrong = wrong.filter(|problem| problem.is_refused_by_strict());
+            return Err(Error::CommandLine(Problems(wrong.collect())));
+        }
+        let (instance, label) = recorded(&cmdline).ok_or(Error::NoInstance)?;
+        let size = cmdline
+            .reserve_mem
+            .iter()
+            .find(|area| area.label == label)
+            .map_or(self.size, |area| area.size);
+        let state = StateDir::open(&self.state_folder(&instance.name)?)?;
+        let started = Start {
+            state: &state,
+            cmdline: &cmdline,
+            text: &text,
+            backings: &[(label.to_owned(), self.backing.clone())],
+            nr_cpus: self.nr_lanes(size),
+            source: EventSource::Application,
+            program: (&program(), &self.version),
+        }
+        .run(|_| {})?;
+        let enabled = instance.events.clone();
+        let live = started.live.into_iter().next().ok_or(Error::NoInstance)?;
+        Ok(Prepared {
+            lock: started.lock,
+            run: started.run,
+            live,
+            enabled,
+            overwrite: self.overwrite,
+            policy: self.policy,
+            state,
+        })
+    }
+
+    fn line(&self) -> String {
+        if let Some(line) = &self.command_line {
+            return line.clone();
+        }
+        let Self { name, size, .. } = self;
+        let events: String = self
+            .events
+            .iter()
+            .map(|event| format!(",{event}"))
+            .collect();
+        format!("reserve_mem={size}:4096:{name} trace_instance={name}@{name}{events}")
+    }
+
+    fn state_folder(&self, name: &str) -> Result<PathBuf, Error> {
+        let given = self
+            .state
+            .clone()
+            .or_else(|| std::env::var_os(STATE).map(PathBuf::from));
+        let folder = given.map_or_else(StateDir::default_path, Ok)?;
+        Ok(apps::folder(&folder, name)?)
+    }
+
+    fn nr_lanes(&self, size: u64) -> u32 {
+        let fit = usize::try_from(size / LANE_BYTES_MIN).unwrap_or(LANES_MAX);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let wanted = (processors * LANES_PER_CPU).clamp(LANES_MIN, LANES_MAX);
+        self.lanes.unwrap_or(wanted.min(fit)).max(1) as u32
+    }
+}
+
+/// The instance that the program records into, and the label of its area.
+fn recorded(cmdline: &CommandLine) -> Option<(&Instance, &str)> {
+    cmdline
+        .instances
+        .iter()
+        .find_map(|instance| match &instance.kind {
+            InstanceKind::Persistent {
+                area: AreaRef::Label(label),
+            } => Some((instance, label.as_str())),
+            _ => None,
+        })
+}
+
+/// The program's path, for the run record.
+fn program() -> String {
+    std::env::current_exe().map_or_else(|_| String::new(), |path| path.display().to_string())
+}

@@ -1,0 +1,49 @@
+//! What can go wrong when a recorder starts.
+
+use outlive_trace::cmdline::Diagnostic;
+
+/// Why no recorder could be started. Nothing that an earlier run left is lost then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// This process has a recorder already.
+    #[error("a recorder of this process runs already; drop it first")]
+    AlreadyStarted,
+    /// The command line is wrong.
+    #[error("the command line is wrong: {0}")]
+    CommandLine(Problems),
+    /// The command line has no instance that a program could record into.
+    #[error(
+        "the command line has no persistent instance; give one, as in \
+         `reserve_mem=4M:4096:NAME trace_instance=NAME@NAME`"
+    )]
+    NoInstance,
+    /// An event is given by something that is no event's name.
+    #[error("{text:?} names no events: {why}")]
+    BadEvent {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The state, its areas or what the run before left could not be had.
+    #[error(transparent)]
+    Trace(#[from] outlive_trace::Error),
+    /// The system refuses memory for the recorder's own data.
+    #[error("no memory for the recorder: {0}")]
+    Memory(std::io::Error),
+}
+
+/// What is wrong with a command line.
+#[derive(Debug)]
+pub struct Problems(pub Vec<Diagnostic>);
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{}", problem.message)?;
+        }
+        Ok(())
+    }
+}

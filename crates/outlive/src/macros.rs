@@ -1,0 +1,34 @@
+//! The event macro.
+
+/// Records an event: `event!("system:name", field = value, ...)`.
+///
+/// The name is `system:name`, or `name` alone: then the system is the package's name. A value may be
+/// an integer, a float, a `bool`, a text, a slice or an array of integers: whatever is
+/// [`Field`](crate::Field). Values are evaluated only when the event is switched on. The first time
+/// that an event is recorded, its format is written into the region's catalog.
+///
+/// Without a [`Recorder`](crate::Recorder) nothing happens.
+///
+/// ```
+/// let path = String::from("/index.html");
+/// outlive::event!("http:request", status = 200u16, bytes = 5120u64, path = path);
+/// ```
+///
+/// A text or slice that does not fit the 4080 bytes of a sub-buffer is cut; readers mark the event.
+#[macro_export]
+macro_rules! event {
+    ($name:literal $(, $field:ident = $value:expr)* $(,)?) => {{
+        const _: () = assert!(
+            $crate::__private::is_event_name($name),
+            "an event is called `system:name` or `name`: letters, digits and _, no digit first"
+        );
+        static SITE: $crate::__private::Site = $crate::__private::Site::new(
+            env!("CARGO_PKG_NAME"),
+            $name,
+            &[$(stringify!($field)),*],
+        );
+        if SITE.is_enabled() {
+            $crate::__private::record(&SITE, &($(&$value,)*));
+        }
+    }};
+}

@@ -1,0 +1,346 @@
+//! The recorder: its start, its end, and the way of an event into the region.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use outlive_ring::extension::{Layout, store_clock_pair};
+use outlive_ring::{Lanes, NoLane, RawMemory, Region, RunRecord};
+use outlive_trace::retention::{self, Policy};
+use outlive_trace::start::close_run;
+use outlive_trace::{Live, StateDir, StateLock};
+
+use crate::builder::Prepared;
+use crate::clock::Clock;
+use crate::control::Control;
+use crate::encode::{EVENT_MAX, Values};
+use crate::registry::{Locked, Registry};
+use crate::site::{self, Site};
+use crate::system::{self, AtThreadEnd};
+use crate::thread::Thread;
+use crate::{Builder, Error, Previous};
+
+/// Time between two signs of life, in nanoseconds.
+const BEAT_NS: u64 = 1_000_000_000;
+/// Signs of life between two clock pairs.
+const BEATS_PER_PAIR: u64 = 10;
+/// Events of up to so many bytes are put together in a small buffer.
+const SMALL_EVENT: usize = 256;
+
+/// The recorder that events go to.
+static CURRENT: AtomicPtr<Inner> = AtomicPtr::new(ptr::null_mut());
+/// Recorders that were started so far.
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// The program's flight recorder. Events are recorded while it lives; dropping it closes the run
+/// cleanly, as does `exit`.
+///
+/// A program has one at a time, and [`event!`](crate::event) finds it by itself. What the run before
+/// left was kept when it started: [`previous`](Self::previous).
+///
+/// # Forked children
+///
+/// A child of `fork` begins a region of its own with its first event: the file beside its parent's
+/// with the child's process id behind the name. The parent's next start keeps it as a generation of
+/// `NAME.child`. A child that records nothing makes nothing. Dropping the recorder in a child does
+/// nothing.
+#[derive(Debug)]
+#[must_use = "recording ends when this is dropped"]
+pub struct Recorder {
+    inner: &'static Inner,
+    previous: Option<Previous>,
+}
+
+/// What the recorder consists of. It stays when the recorder ends: a thread may still be inside.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) lanes: Lanes<'static, RawMemory<'static>>,
+    pub(crate) control: &'static Control,
+    pub(crate) registry: Locked,
+    pub(crate) layout: Layout,
+    pub(crate) clock: Clock,
+    /// Tells recorders of one process apart, from 1.
+    number: u32,
+    /// The process that started it.
+    pub(crate) process: u32,
+    at_thread_end: Option<AtThreadEnd>,
+    /// When the next sign of life is due, in the trace clock.
+    next_beat_ns: AtomicU64,
+    beats: AtomicU64,
+    /// The area, kept open for its lock.
+    pub(crate) live: &'static Live,
+    lock: StateLock,
+}
+
+impl Recorder {
+    /// A recorder for the program `name`: what [`Builder::start`] starts.
+    pub fn builder(name: &str) -> Builder {
+        Builder::new(name)
+    }
+
+    pub(crate) fn start(prepared: Prepared) -> Result<Self, Error> {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
+        let Prepared {
+            state,
+            lock,
+            live,
+            run,
+            enabled,
+            overwrite,
+            policy,
+        } = prepared;
+        let previous = live.kept.clone().map(Previous::new);
+        // For good: a thread may be inside of an event when the recorder ends.
+        let live: &'static Live = Box::leak(Box::new(live));
+        let region: &'static Region<_> = Box::leak(Box::new(live.lay_out()?));
+        let clock = Clock::best();
+        let (layout, memory) = (*live.layout(), *region.memory());
+        let run = RunRecord {
+            sequence: 1,
+            instance: live.instance.name.clone(),
+            clock: clock.name().to_owned(),
+            source: String::with_capacity(64),
+            ..run
+        };
+        run.store(&layout, &memory);
+        store_clock_pair(&layout, &memory, 0, clock.pair());
+        let registry = Registry::new(&layout, memory, enabled, run);
+        let control = Control::new().map_err(Error::Memory)?;
+        let mut lanes = Lanes::open(region, &control.owners, &control.slots, system::barrier());
+        lanes.set_overwrite(overwrite);
+        let inner = Box::leak(Box::new(Inner {
+            lanes,
+            control,
+            registry: Locked::new(registry),
+            layout,
+            clock,
+            number,
+            process: system::process_id(),
+            at_thread_end: AtThreadEnd::new(thread_ends),
+            next_beat_ns: AtomicU64::new(0),
+            beats: AtomicU64::new(0),
+            live,
+            lock,
+        }));
+        inner.install()?;
+        retire_old(&state, &inner.lock, policy);
+        Ok(Self { inner, previous })
+    }
+
+    /// What the run before left, if it left anything.
+    #[must_use]
+    pub fn previous(&self) -> Option<&Previous> {
+        self.previous.as_ref()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.inner.close();
+    }
+}
+
+/// Removes the generations that are too many. That this fails is no reason not to record.
+fn retire_old(state: &StateDir, lock: &StateLock, policy: Option<Policy>) {
+    let now_ns = outlive_trace::clock::realtime_ns();
+    if let Ok(policy) = policy.map_or_else(|| Policy::default_for(state), Ok) {
+        let _ = retention::apply(state, lock, &policy, now_ns);
+    }
+}
+
+impl Inner {
+    fn install(&'static self) -> Result<(), Error> {
+        static HANDLERS: std::sync::Once = std::sync::Once::new();
+        let this = ptr::from_ref(self).cast_mut();
+        // Release: pairs with the acquire of whoever finds it.
+        CURRENT
+            .compare_exchange(ptr::null_mut(), this, Ordering::Release, Ordering::Relaxed)
+            .map_err(|_| Error::AlreadyStarted)?;
+        HANDLERS.call_once(|| {
+            // Without memory for it: a child holds the locks of its parent until it ends.
+            let _ = system::at_fork(crate::fork::in_child);
+            system::at_exit(process_exits);
+        });
+        site::switch_on();
+        Ok(())
+    }
+
+    /// Ends the recording, in the process that started it, once.
+    fn close(&'static self) {
+        let this = ptr::from_ref(self).cast_mut();
+        let is_current = self.process == system::process_id()
+            && CURRENT
+                .compare_exchange(this, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+        if !is_current {
+            return;
+        }
+        let memory = self.memory();
+        self.registry.with(|registry| {
+            site::switch_off();
+            let beats = self.beats.load(Ordering::Relaxed);
+            registry.beat(&self.layout, &memory, beats);
+            close_run(&mut registry.run, &self.layout, &memory);
+        });
+        self.release();
+    }
+
+    /// Gives the locks back: the next start may be made.
+    pub(crate) fn release(&self) {
+        let area = self.live.area.descriptor().map(|fd| fd.as_raw_fd());
+        for descriptor in area.into_iter().chain([self.lock.as_fd().as_raw_fd()]) {
+            // SAFETY: nobody uses them again: area and lock are never dropped, and this is called
+            // once per process, by who took the recorder away or is alone in a new process.
+            unsafe { system::close(descriptor) };
+        }
+    }
+
+    pub(crate) fn memory(&self) -> RawMemory<'static> {
+        *self.lanes.region().memory()
+    }
+
+    /// Records an event, of which the first two bytes are its id.
+    #[inline]
+    fn write(&self, event: &mut [u8]) {
+        Thread::with(|thread| {
+            if thread.recorder.get() != self.number {
+                self.meet(thread);
+            }
+            event[2..4].copy_from_slice(&system::cpu().to_le_bytes());
+            event[4..8].copy_from_slice(&thread.id.get().to_le_bytes());
+            match self.write_in_lane(thread, event) {
+                Ok(now) if now < self.next_beat_ns.load(Ordering::Relaxed) => {}
+                Ok(now) => self.beat(now),
+                Err(NoLane::AllBusy) => {}
+                Err(NoLane::Forked) => {
+                    if crate::fork::begin_region(self) {
+                        let _ = self.write_in_lane(thread, event);
+                    }
+                }
+            }
+        });
+    }
+
+    #[inline]
+    fn write_in_lane(&self, thread: &Thread, event: &[u8]) -> Result<u64, NoLane> {
+        self.lanes.with(&thread.slot, |writer| {
+            // Inside, so that time goes forwards in each lane.
+            let now = self.clock.now();
+            // A full ring that is not overwritten: counted.
+            let _ = writer.record(event, now);
+            now
+        })
+    }
+
+    /// A thread's first event.
+    #[cold]
+    fn meet(&self, thread: &Thread) {
+        thread.slot.forget();
+        thread.id.set(system::thread_id());
+        thread.recorder.set(self.number);
+        if let Some(at_thread_end) = self.at_thread_end {
+            at_thread_end.ask();
+        }
+        self.registry.with(|registry| {
+            let name = system::thread_name();
+            registry.name_thread(&self.memory(), thread.id.get(), &name);
+        });
+    }
+
+    /// Gives a sign of life, if nobody else does.
+    #[cold]
+    fn beat(&self, now: u64) {
+        let due = self.next_beat_ns.load(Ordering::Relaxed);
+        let is_ours = now >= due
+            && self
+                .next_beat_ns
+                .compare_exchange(due, now + BEAT_NS, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if !is_ours {
+            return;
+        }
+        let beats = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
+        let memory = self.memory();
+        self.registry.with(|registry| {
+            registry.beat(&self.layout, &memory, beats);
+            if beats.is_multiple_of(BEATS_PER_PAIR) {
+                let number = beats / BEATS_PER_PAIR;
+                store_clock_pair(&self.layout, &memory, number, self.clock.pair());
+            }
+        });
+    }
+}
+
+/// The recorder that events go to, if there is one.
+#[inline]
+pub(crate) fn current() -> Option<&'static Inner> {
+    // SAFETY: what it points to was leaked. Acquire: pairs with the store of `install`.
+    unsafe { CURRENT.load(Ordering::Acquire).as_ref() }
+}
+
+extern "C" fn process_exits() {
+    if let Some(inner) = current() {
+        inner.close();
+    }
+}
+
+unsafe extern "C" fn thread_ends(_: *mut libc::c_void) {
+    Thread::with(|thread| {
+        if let Some(inner) = current()
+            && inner.number == thread.recorder.get()
+        {
+            inner.lanes.leave(&thread.slot);
+        }
+        thread.forget();
+    });
+}
+
+/// Records the event of a site with these values. Called by the macros, when the site is on.
+#[inline]
+pub fn record<V: Values>(site: &'static Site, values: &V) {
+    let Some(inner) = current() else {
+        return;
+    };
+    let Some(id) = site.id().or_else(|| register::<V>(inner, site)) else {
+        return;
+    };
+    if !V::IS_DYNAMIC && V::FIXED_BYTES <= SMALL_EVENT {
+        // Of a known length, and so small that the compiler keeps it in registers.
+        let mut event = [0; SMALL_EVENT];
+        put(inner, id, values, &mut event[..V::FIXED_BYTES]);
+    } else {
+        record_long(inner, id, values);
+    }
+}
+
+#[inline(never)]
+fn record_long<V: Values>(inner: &Inner, id: u16, values: &V) {
+    let len = values.event_bytes();
+    if len <= SMALL_EVENT {
+        put(inner, id, values, &mut [0; SMALL_EVENT][..len]);
+    } else {
+        put(inner, id, values, &mut [0; EVENT_MAX][..len.min(EVENT_MAX)]);
+    }
+}
+
+#[inline]
+fn put<V: Values>(inner: &Inner, id: u16, values: &V, event: &mut [u8]) {
+    event[..2].copy_from_slice(&id.to_le_bytes());
+    values.put(event);
+    inner.write(event);
+}
+
+/// Registers a site, and gives its id if the event is on.
+#[cold]
+fn register<V: Values>(inner: &Inner, site: &'static Site) -> Option<u16> {
+    let done = inner.registry.with(|registry| {
+        registry.register(&inner.layout, inner.memory(), site, V::TYPES);
+    });
+    if done.is_none() {
+        // A signal handler has interrupted a registration: there is no format for its event.
+        inner.lanes.count_dropped();
+    }
+    site.id().filter(|_| site.is_enabled())
+}

@@ -1,0 +1,245 @@
+//! Which events there are: what the catalog says of them, and their switches.
+//!
+//! A format is written into the catalog before the site learns its event's id, so it is there
+//! before the first event. Nothing here allocates once the recorder runs: a site may be met for
+//! the first time in a signal handler.
+
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use outlive_event::CatalogRecord;
+use outlive_ring::catalog::{CatalogLog, TaskNames};
+use outlive_ring::extension::{Heartbeat, Layout, switch};
+use outlive_ring::{MemoryMut, RawMemory, RunRecord};
+use outlive_trace::cmdline::EventToken;
+
+use crate::field::FieldType;
+use crate::site::Site;
+use crate::{format, system};
+
+/// Longest format text; the kernel's own limit for a file that is read in one piece is a page.
+const FORMAT_MAX: usize = 8192;
+/// How often a thread looks again at the lock that another one holds, for some microseconds.
+const PATIENCE: u32 = 10_000;
+
+/// What is written under the lock.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    log: CatalogLog,
+    names: TaskNames,
+    /// A hash of each event's system and format, in the order of ids.
+    known: Vec<u64>,
+    encoded: Vec<u8>,
+    /// The events that are switched on from the start.
+    enabled: Vec<EventToken>,
+    /// Catalog records that did not fit.
+    dropped: u64,
+    pub(crate) run: RunRecord,
+}
+
+impl Registry {
+    /// Begins the catalog of a fresh region. `run` is stored by the caller.
+    pub(crate) fn new(
+        layout: &Layout,
+        memory: RawMemory<'static>,
+        enabled: Vec<EventToken>,
+        run: RunRecord,
+    ) -> Self {
+        Self {
+            log: CatalogLog::clear(layout, &memory),
+            names: TaskNames::clear(layout, &memory),
+            known: Vec::with_capacity(switch::IDS.len()),
+            encoded: Vec::with_capacity(FORMAT_MAX + 256),
+            enabled,
+            dropped: 0,
+            run,
+        }
+    }
+
+    /// Registers a site whose fields have these types.
+    pub(crate) fn register(
+        &mut self,
+        layout: &Layout,
+        memory: RawMemory<'static>,
+        site: &'static Site,
+        types: &[FieldType],
+    ) {
+        if site.id().is_some() {
+            return;
+        }
+        let Some(id) = self.event(layout, memory, site, types) else {
+            self.dropped += 1;
+            return site.refuse();
+        };
+        let Some(offset) = layout.switch(id) else {
+            return;
+        };
+        // SAFETY: the byte is one of the region, which is mapped for good.
+        unsafe { site.register(id, memory.byte_ptr(offset)) };
+    }
+
+    /// The id of the site's event: that of another site, if the events are the same. `None` if there
+    /// are no more ids, or the event has more to say than a format can.
+    fn event(
+        &mut self,
+        layout: &Layout,
+        memory: RawMemory<'static>,
+        site: &Site,
+        types: &[FieldType],
+    ) -> Option<u16> {
+        let (system, name, fields) = site.describe();
+        let mut text = Text::new();
+        format::write(&mut text, name, 0, fields, types).ok()?;
+        let hash = hash(system, text.as_str());
+        if let Some(index) = self.known.iter().position(|&known| known == hash) {
+            return Some(switch::IDS.start + index as u16);
+        }
+        let id = switch::IDS.start + u16::try_from(self.known.len()).ok()?;
+        let switch = layout.switch(id)?;
+        let mut text = Text::new();
+        format::write(&mut text, name, id, fields, types).ok()?;
+        self.append(
+            &memory,
+            &CatalogRecord::EventFormat {
+                system,
+                text: text.as_str(),
+            },
+        );
+        let is_on = self.enabled.iter().any(|token| token.matches(system, name));
+        memory.write(switch, &[if is_on { 0 } else { switch::OFF }]);
+        self.known.push(hash);
+        Some(id)
+    }
+
+    /// Appends a record to the catalog.
+    pub(crate) fn append(&mut self, memory: &impl MemoryMut, record: &CatalogRecord<'_>) {
+        self.encoded.clear();
+        record.encode(&mut self.encoded);
+        let kind = record.kind() as u16;
+        self.dropped += u64::from(!self.log.append(memory, kind, &self.encoded));
+    }
+
+    /// Notes a thread's name.
+    pub(crate) fn name_thread(&mut self, memory: &impl MemoryMut, id: u32, name: &[u8]) {
+        let len = name
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap_or(name.len());
+        self.names.store(memory, id.cast_signed(), &name[..len]);
+    }
+
+    /// Notes that the process lives.
+    pub(crate) fn beat(&self, layout: &Layout, memory: &impl MemoryMut, beats: u64) {
+        let now = outlive_trace::clock::read();
+        let heartbeat = Heartbeat {
+            monotonic_ns: now.monotonic_ns,
+            boottime_ns: now.boottime_ns,
+            realtime_ns: now.realtime_ns,
+            polls: beats,
+            catalog_dropped: self.dropped,
+            ..Heartbeat::default()
+        };
+        heartbeat.store(layout, memory);
+    }
+
+    /// Gives a forked child's region the catalog that this process has.
+    pub(crate) fn copy_catalog(&self, layout: &Layout, from: RawMemory<'_>, to: RawMemory<'_>) {
+        use outlive_ring::Memory;
+        self.log.copy(&from, &to);
+        let mut switches = [0; 4096];
+        let first = layout.switch(switch::IDS.start);
+        if let (Some(first), Some(switches)) = (first, switches.get_mut(..switch::IDS.len())) {
+            from.read(first, switches);
+            to.write(first, switches);
+        }
+    }
+}
+
+/// FNV-1a of system and format. Of two events of one program that are not the same, one in 2^64
+/// would be taken for the other.
+fn hash(system: &str, text: &str) -> u64 {
+    let bytes = system.bytes().chain([0]).chain(text.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// A text in a buffer of its own.
+struct Text {
+    bytes: [u8; FORMAT_MAX],
+    len: usize,
+}
+
+impl Text {
+    fn new() -> Self {
+        Self {
+            bytes: [0; FORMAT_MAX],
+            len: 0,
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.len..self.len + text.len());
+        room.ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
+    }
+}
+
+/// The registry behind a lock that a signal handler may try.
+///
+/// *Invariant*: the registry is touched only by the thread whose id is in `holder`.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    /// The id of the thread that has the lock; 0 none.
+    holder: AtomicU32,
+    registry: UnsafeCell<Registry>,
+}
+
+// SAFETY: by the invariant one thread at a time touches the registry.
+unsafe impl Sync for Locked {}
+
+impl Locked {
+    pub(crate) fn new(registry: Registry) -> Self {
+        Self {
+            holder: AtomicU32::new(0),
+            registry: UnsafeCell::new(registry),
+        }
+    }
+
+    /// Does something with the registry. `None` if this very thread has it, and was interrupted by
+    /// the signal handler that we are, or if another one does not let go of it.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Registry) -> R) -> Option<R> {
+        let id = system::thread_id();
+        let mut patience = PATIENCE;
+        // Acquire and release: what the last holder did is seen.
+        while let Err(holder) =
+            self.holder
+                .compare_exchange(0, id, Ordering::Acquire, Ordering::Relaxed)
+        {
+            patience -= 1;
+            if holder == id || patience == 0 {
+                return None;
+            }
+            system::yield_now();
+        }
+        // SAFETY: we are the holder.
+        let result = f(unsafe { &mut *self.registry.get() });
+        self.holder.store(0, Ordering::Release);
+        Some(result)
+    }
+
+    /// Unlocks what another thread of the parent may have held when the process forked.
+    pub(crate) fn unlock_in_child(&self) {
+        self.holder.store(0, Ordering::Release);
+    }
+}

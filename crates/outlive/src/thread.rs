@@ -1,0 +1,41 @@
+//! What a thread remembers: thread-local, without a destructor, so that a signal handler may use it
+//! and so that it is there until the very end of the thread.
+
+use std::cell::Cell;
+
+use outlive_ring::ThreadSlot;
+
+/// A thread that records.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    /// Its place among the threads that have lanes.
+    pub(crate) slot: ThreadSlot,
+    /// The recorder that it is known to; 0 none.
+    pub(crate) recorder: Cell<u32>,
+    /// Its id.
+    pub(crate) id: Cell<u32>,
+}
+
+thread_local! {
+    static THREAD: Thread = const {
+        Thread {
+            slot: ThreadSlot::new(),
+            recorder: Cell::new(0),
+            id: Cell::new(0),
+        }
+    };
+}
+
+impl Thread {
+    /// The thread that runs.
+    #[inline]
+    pub(crate) fn with<R>(f: impl FnOnce(&Self) -> R) -> R {
+        THREAD.with(f)
+    }
+
+    /// Forgets everything: in a forked child it is the parent's.
+    pub(crate) fn forget(&self) {
+        self.slot.forget();
+        self.recorder.set(0);
+    }
+}

@@ -1,0 +1,418 @@
+//! Many threads writing one region: each per-CPU buffer is a *lane*, and a lane has one writer at
+//! a time.
+//!
+//! A thread owns a lane for as long as it takes to fill a sub-buffer, then goes on to the next
+//! free one, so that all of the region is used however few threads there are. While it owns a lane
+//! it enters it without an atomic read-modify-write: it says so in its own *slot* and then looks
+//! whether it still is the owner. Whoever needs a lane when none is free takes one from an owner
+//! who is not inside: it changes the owner, has the system put a memory barrier into every running
+//! thread, and then looks into the owner's slot. So a thread that is preempted inside its lane is
+//! in nobody's way, and no thread ever waits for another.
+//!
+//! | who | stores | then loads |
+//! | --- | --- | --- |
+//! | a thread that enters | its slot: inside lane L | the owner of L: still me? |
+//! | a thread that takes | the owner of L: nobody | the old owner's slot: inside L? |
+//!
+//! Between the store and the load there is a full barrier on both sides. That of the thread that
+//! enters costs nothing where the system does it for both (`membarrier(2)`); see [`Barrier`].
+//!
+//! A signal handler that interrupts a thread inside its lane sees that in the slot, and *borrows*
+//! another lane for the one event.
+//!
+//! Owners and slots lie in ordinary memory of the process, never in the region: a crash leaves
+//! nothing locked. The memory is such that a forked child sees it wiped with zeros (`madvise(2)`,
+//! `MADV_WIPEONFORK`): no lane has an owner and none is free then, so that the child cannot write
+//! where its parent does before it has got a region of its own ([`Lanes::restart`]).
+
+use alloc::boxed::Box;
+use core::cell::{Cell, UnsafeCell};
+use core::sync::atomic::Ordering;
+
+use crate::extension::{Counter, count};
+use crate::sync::{AtomicU32, compiler_fence, fence};
+use crate::{CpuWriter, MemoryMut, Region};
+
+/// Owner of a lane that nobody has. Not 0, which is what a forked child sees.
+const FREE: u32 = u32::MAX;
+/// Owner of a lane that is borrowed or being taken: for others it is neither free nor to be taken.
+const HELD: u32 = u32::MAX - 1;
+/// In a slot: its thread is looking for a lane.
+const LOOKING: u32 = u32::MAX;
+/// Owners that are asked for their lane before an event is given up.
+const ASKED_MAX: usize = 16;
+
+/// Who owns a lane. All zero until the lanes are opened.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Owner {
+    /// [`FREE`], [`HELD`], or the number of a slot.
+    owner: AtomicU32,
+}
+
+/// What a thread says of itself. All zero until a thread takes the slot; slots are numbered from 1.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Slot {
+    /// 1 when a thread has it.
+    taken: AtomicU32,
+    /// The lane that its thread is inside of, plus 1; 0 outside. Stored by its thread only.
+    inside: AtomicU32,
+    /// The lane that its thread means to own, plus 1; 0 none. Used by its thread only.
+    lane: AtomicU32,
+}
+
+/// A thread's place among the slots, in thread-local memory.
+#[derive(Debug, Default)]
+pub struct ThreadSlot {
+    /// 0: none yet.
+    number: Cell<u32>,
+}
+
+impl ThreadSlot {
+    /// A thread that has not written yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            number: Cell::new(0),
+        }
+    }
+
+    /// Whether the thread has a slot.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.number.get() != 0
+    }
+
+    /// Forgets the slot: in a forked child it is the parent's.
+    pub fn forget(&self) {
+        self.number.set(0);
+    }
+}
+
+/// How the two sides see each other's stores.
+#[derive(Debug, Clone, Copy)]
+pub enum Barrier {
+    /// The thread that takes runs this, which puts a full barrier into all running threads of the
+    /// process; the thread that enters needs none.
+    Process(fn()),
+    /// Both run a full barrier.
+    Own,
+}
+
+/// Why nothing could be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoLane {
+    /// Others were inside of all lanes that were tried. Counted as dropped.
+    AllBusy,
+    /// This process was forked from the one that opened the lanes.
+    Forked,
+}
+
+/// The writers of a region, for any number of threads.
+///
+/// *Invariants*
+/// 1. Only the thread that is inside a lane touches its writer. A thread is inside while its slot
+///    says so and it was the owner after that was visible, or while it has borrowed the lane.
+/// 2. An owner other than the thread itself is changed to [`HELD`] only by compare-and-exchange,
+///    and is given to somebody else only when the old owner's slot, looked at behind the barrier,
+///    does not say that it is inside this lane.
+#[derive(Debug)]
+pub struct Lanes<'r, M> {
+    region: &'r Region<M>,
+    owners: &'r [Owner],
+    slots: &'r [Slot],
+    writers: Box<[UnsafeCell<CpuWriter<'r, M>>]>,
+    barrier: Barrier,
+    /// Where the next search for a lane begins.
+    next: core::sync::atomic::AtomicU32,
+}
+
+// SAFETY: a writer is touched by one thread at a time (1), with the ordering of acquire and
+// release between them; everything else is atomic or not changed.
+unsafe impl<M: Sync> Sync for Lanes<'_, M> {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl<M: Sync> Send for Lanes<'_, M> {}
+
+impl<'r, M: MemoryMut> Lanes<'r, M> {
+    /// Opens the lanes of a region that was just laid out, one for each of its CPUs. There may be
+    /// more `owners` than lanes; both they and the slots are all zero.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer owners than lanes, or no slot.
+    #[must_use]
+    pub fn open(
+        region: &'r Region<M>,
+        owners: &'r [Owner],
+        slots: &'r [Slot],
+        barrier: Barrier,
+    ) -> Self {
+        let nr_lanes = region.geometry().nr_cpus();
+        let owners = &owners[..nr_lanes as usize];
+        assert!(!slots.is_empty(), "a thread needs a slot");
+        let writers = (0..nr_lanes).filter_map(|cpu| region.writer(cpu).map(UnsafeCell::new));
+        let lanes = Self {
+            region,
+            owners,
+            slots,
+            writers: writers.collect(),
+            barrier,
+            next: core::sync::atomic::AtomicU32::new(0),
+        };
+        lanes.free_all();
+        lanes
+    }
+
+    /// Begins anew in a forked child, when its own region has been laid out where the parent's
+    /// was mapped.
+    ///
+    /// # Safety
+    ///
+    /// Owners and slots are wiped, and no other thread of this process is inside `restart`.
+    pub unsafe fn restart(&self) {
+        for writer in &self.writers {
+            // SAFETY: 1: all owners are zero, so nobody is inside any lane nor can get there.
+            unsafe { &mut *writer.get() }.restart();
+        }
+        self.free_all();
+    }
+
+    fn free_all(&self) {
+        for owner in self.owners {
+            owner.owner.store(FREE, Ordering::Release);
+        }
+    }
+
+    /// The region.
+    pub fn region(&self) -> &'r Region<M> {
+        self.region
+    }
+
+    /// Whether events are dropped when the ring is full, instead of overwriting the oldest. To be
+    /// called before any thread writes.
+    pub fn set_overwrite(&mut self, overwrite: bool) {
+        for writer in &mut self.writers {
+            writer.get_mut().set_overwrite(overwrite);
+        }
+    }
+
+    /// Does something with the writer of a lane that nobody else is inside of.
+    ///
+    /// # Errors
+    ///
+    /// See [`NoLane`]. `write` is not called then.
+    #[inline]
+    pub fn with<R>(
+        &self,
+        thread: &ThreadSlot,
+        write: impl FnOnce(&mut CpuWriter<'r, M>) -> R,
+    ) -> Result<R, NoLane> {
+        if let Some((slot, lane)) = self.enter(thread.number.get()) {
+            return Ok(self.write_inside(slot, lane, write));
+        }
+        self.find(thread, write)
+    }
+
+    fn slot(&self, number: u32) -> Option<&'r Slot> {
+        self.slots.get((number as usize).wrapping_sub(1))
+    }
+
+    /// Enters the lane that the thread owns.
+    #[inline]
+    fn enter(&self, number: u32) -> Option<(&'r Slot, usize)> {
+        let slot = self.slot(number)?;
+        let lane = slot.lane.load(Ordering::Relaxed);
+        let owner = self.owners.get((lane as usize).wrapping_sub(1))?;
+        if slot.inside.load(Ordering::Relaxed) != 0 {
+            // We are a signal handler.
+            return None;
+        }
+        slot.inside.store(lane, Ordering::Relaxed);
+        match self.barrier {
+            Barrier::Process(_) => compiler_fence(Ordering::SeqCst),
+            Barrier::Own => fence(Ordering::SeqCst),
+        }
+        // Acquire: the lane may have been given back to us by somebody who tried to take it.
+        if owner.owner.load(Ordering::Acquire) == number {
+            return Some((slot, lane as usize - 1));
+        }
+        slot.inside.store(0, Ordering::Release);
+        None
+    }
+
+    /// Writes in the lane that the thread is inside of, and leaves it.
+    #[inline]
+    fn write_inside<R>(
+        &self,
+        slot: &Slot,
+        lane: usize,
+        write: impl FnOnce(&mut CpuWriter<'r, M>) -> R,
+    ) -> R {
+        // SAFETY: 1: we are inside.
+        let writer = unsafe { &mut *self.writers[lane].get() };
+        let tail = writer.tail();
+        let result = write(writer);
+        let is_next_lanes_turn = writer.tail() != tail;
+        // Release: pairs with the load of whoever takes the lane.
+        slot.inside.store(0, Ordering::Release);
+        if is_next_lanes_turn {
+            self.give_up(slot, lane);
+        }
+        result
+    }
+
+    #[cold]
+    fn give_up(&self, slot: &Slot, lane: usize) {
+        slot.lane.store(0, Ordering::Relaxed);
+        let _ = self.owners[lane].owner.compare_exchange(
+            self.number_of(slot),
+            FREE,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
+    }
+
+    fn number_of(&self, slot: &Slot) -> u32 {
+        let index =
+            (core::ptr::from_ref(slot).addr() - self.slots.as_ptr().addr()) / size_of::<Slot>();
+        index as u32 + 1
+    }
+
+    /// As [`with`](Self::with), for a thread that has to find a lane first.
+    #[cold]
+    fn find<R>(
+        &self,
+        thread: &ThreadSlot,
+        write: impl FnOnce(&mut CpuWriter<'r, M>) -> R,
+    ) -> Result<R, NoLane> {
+        self.take_slot(thread);
+        let number = thread.number.get();
+        if let Some(slot) = self.slot(number)
+            && slot.inside.load(Ordering::Relaxed) == 0
+        {
+            // A signal handler that comes meanwhile borrows its lane.
+            slot.inside.store(LOOKING, Ordering::Relaxed);
+            let lane = self.obtain(number);
+            slot.lane
+                .store(lane.map_or(0, |lane| lane as u32 + 1), Ordering::Relaxed);
+            slot.inside.store(0, Ordering::Release);
+            if let Some((slot, lane)) = self.enter(number) {
+                return Ok(self.write_inside(slot, lane, write));
+            }
+        }
+        self.borrow(write)
+    }
+
+    /// Gives the thread a slot, if it has none and one is free.
+    fn take_slot(&self, thread: &ThreadSlot) {
+        // A signal handler comes between the search and the store: its slot is lost to the thread
+        // then, and free again when all of them are looked for.
+        if thread.is_taken() || self.is_forked() {
+            return;
+        }
+        let take = |slot: &&Slot| {
+            let result = slot
+                .taken
+                .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+            result.is_ok()
+        };
+        if let Some(slot) = self.slots.iter().find(take) {
+            thread.number.set(self.number_of(slot));
+        }
+    }
+
+    /// Gives back a thread's slot and lane, when it ends.
+    pub fn leave(&self, thread: &ThreadSlot) {
+        if let Some(slot) = self.slot(thread.number.replace(0)) {
+            let lane = slot.lane.load(Ordering::Relaxed) as usize;
+            if lane > 0 {
+                self.give_up(slot, lane - 1);
+            }
+            slot.taken.store(0, Ordering::Release);
+        }
+    }
+
+    /// A lane of which `number` is the owner now.
+    fn obtain(&self, number: u32) -> Option<usize> {
+        let lane = self.claim_free(number).or_else(|| self.take())?;
+        self.owners[lane].owner.store(number, Ordering::Release);
+        Some(lane)
+    }
+
+    fn search_order(&self) -> impl Iterator<Item = usize> + use<M> {
+        let nr_lanes = self.owners.len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed) as usize;
+        (0..nr_lanes).map(move |i| first.wrapping_add(i) % nr_lanes)
+    }
+
+    fn claim_free(&self, number: u32) -> Option<usize> {
+        // Acquire: pairs with the release of whoever gave it up.
+        self.search_order().find(|&lane| {
+            let owner = &self.owners[lane].owner;
+            owner.load(Ordering::Relaxed) == FREE
+                && owner
+                    .compare_exchange(FREE, number, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+        })
+    }
+
+    /// Takes a lane from an owner who is not inside. The lane is held then.
+    fn take(&self) -> Option<usize> {
+        self.search_order()
+            .filter_map(|lane| {
+                let old = self.owners[lane].owner.load(Ordering::Relaxed);
+                Some((lane, old, self.slot(old)?))
+            })
+            .take(ASKED_MAX)
+            .find_map(|(lane, old, slot)| self.take_from(lane, old, slot).then_some(lane))
+    }
+
+    fn take_from(&self, lane: usize, old: u32, slot: &Slot) -> bool {
+        let owner = &self.owners[lane].owner;
+        if owner
+            .compare_exchange(old, HELD, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            return false;
+        }
+        match self.barrier {
+            Barrier::Process(barrier) => barrier(),
+            Barrier::Own => fence(Ordering::SeqCst),
+        }
+        // Acquire: pairs with the store of 0 when the old owner left.
+        let is_inside = slot.inside.load(Ordering::Acquire) == lane as u32 + 1;
+        if is_inside {
+            owner.store(old, Ordering::Release);
+        }
+        !is_inside
+    }
+
+    /// Writes in a lane that is given back at once.
+    #[cold]
+    fn borrow<R>(&self, write: impl FnOnce(&mut CpuWriter<'r, M>) -> R) -> Result<R, NoLane> {
+        let Some(lane) = self.claim_free(HELD).or_else(|| self.take()) else {
+            if self.is_forked() {
+                return Err(NoLane::Forked);
+            }
+            self.count_dropped();
+            return Err(NoLane::AllBusy);
+        };
+        // SAFETY: 1: it is held by us, so nobody else is inside (2) nor gets there.
+        let result = write(unsafe { &mut *self.writers[lane].get() });
+        self.owners[lane].owner.store(FREE, Ordering::Release);
+        Ok(result)
+    }
+
+    /// Whether the memory of owners and slots is that of a forked child.
+    fn is_forked(&self) -> bool {
+        self.owners[0].owner.load(Ordering::Relaxed) == 0
+    }
+
+    /// Counts an event that could not be written.
+    pub fn count_dropped(&self) {
+        if let Some(layout) = self.region.extension() {
+            count(layout, self.region.memory(), 0, Counter::Dropped, 1);
+        }
+    }
+}
