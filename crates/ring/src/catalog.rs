@@ -39,6 +39,19 @@ impl CatalogLog {
         }
     }
 
+    /// Opens a log that was written before, to go on behind its last record.
+    #[must_use]
+    pub fn open(layout: &Layout, memory: &impl Memory) -> Self {
+        let (at, len) = layout.log();
+        let used = memory.load_u64_acquire(at);
+        let room = len - LOG_HEADER;
+        Self {
+            at,
+            end: at + len,
+            next: at + LOG_HEADER + usize::try_from(used).unwrap_or(room).min(room) / 8 * 8,
+        }
+    }
+
     /// Appends a record. Returns whether there was room.
     #[must_use]
     pub fn append(&mut self, memory: &impl MemoryMut, kind: u16, payload: &[u8]) -> bool {
@@ -169,6 +182,26 @@ impl TaskNames {
         }
     }
 
+    /// Opens a table that was written before. A damaged slot is free.
+    #[must_use]
+    pub fn open(layout: &Layout, memory: &impl Memory) -> Self {
+        let (at, count) = layout.names();
+        let slots: Vec<(i32, u32)> = (0..count)
+            .map(|slot| {
+                let mut bytes = [0; NAME_SLOT];
+                memory.read(at + slot * NAME_SLOT, &mut bytes);
+                decode_name(&bytes).map_or((0, 0), |(clock, pid, _)| (pid, clock))
+            })
+            .collect();
+        let clock = slots.iter().map(|&(_, clock)| clock).max().unwrap_or(0);
+        Self {
+            slots,
+            at,
+            clock,
+            overwritten: 0,
+        }
+    }
+
     /// Stores the name of a task. Longer names are cut.
     pub fn store(&mut self, memory: &impl MemoryMut, pid: i32, name: &[u8]) {
         let len = self.slots.len();
@@ -278,6 +311,23 @@ mod tests {
         }
         memory.store_u64(layout.log().0, u64::MAX);
         assert_eq!(CatalogRecords::load(&layout, &memory).records, all);
+    }
+
+    #[test]
+    fn what_was_written_before_is_gone_on_with() {
+        let (layout, memory) = region(4096, 128);
+        assert!(CatalogLog::clear(&layout, &memory).append(&memory, 1, b"first"));
+        assert!(CatalogLog::open(&layout, &memory).append(&memory, 2, b"second"));
+        let kinds = CatalogRecords::load(&layout, &memory).records;
+        assert_eq!(kinds, [(1, b"first".to_vec()), (2, b"second".to_vec())]);
+        TaskNames::clear(&layout, &memory).store(&memory, 7, b"old");
+        TaskNames::open(&layout, &memory).store(&memory, 8, b"other");
+        TaskNames::open(&layout, &memory).store(&memory, 7, b"new");
+        let names = [(8, b"other".to_vec()), (7, b"new".to_vec())];
+        assert_eq!(task_names(&layout, &memory), names);
+        // A length that cannot be leaves no room, and nothing outside of the log is written.
+        memory.store_u64(layout.log().0, u64::MAX - 7);
+        assert!(!CatalogLog::open(&layout, &memory).append(&memory, 3, b"third"));
     }
 
     #[test]

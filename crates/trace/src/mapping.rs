@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -242,6 +243,29 @@ impl Mapping {
         // SAFETY: 1: the range is inside the mapping, and msync changes no byte.
         unsafe { rustix::mm::msync(first.cast(), end - start, MsyncFlags::SYNC) }?;
         Ok(())
+    }
+
+    /// One `read` of a file into `range`, straight into the mapped memory: what was read is in the
+    /// mapped file when the call returns, so that a kill right after it loses nothing. Returns how many
+    /// bytes there were. Bounds in bytes; what is outside the mapping is left out.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; `EFAULT` for a read-only mapping.
+    pub fn read_into(&self, range: Range<usize>, from: impl AsFd) -> io::Result<usize> {
+        let end = range.end.min(self.len);
+        if self.access != Access::ReadWrite || range.start >= end {
+            return Err(Errno::FAULT.into());
+        }
+        // SAFETY: 1: `range.start` is inside the mapping.
+        let first = unsafe { self.as_ptr().add(range.start) };
+        // SAFETY: 1, 3, 4: so many bytes from there are mapped and may be stored to. They are lent to
+        // the system call alone, which is the only one that looks at the slice; bytes that may be
+        // changed by others at any time are what `MaybeUninit` is for.
+        let bytes = unsafe {
+            std::slice::from_raw_parts_mut(first.cast::<MaybeUninit<u8>>(), end - range.start)
+        };
+        Ok(rustix::io::read(from, bytes).map(|(read, _)| read.len())?)
     }
 
     /// Makes all pages present and writable now (`MADV_POPULATE_WRITE`, Linux 5.14), so that no

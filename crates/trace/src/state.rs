@@ -7,6 +7,8 @@
 //! STATE/instances.json        what the last start configured
 //! STATE/areas/LABEL           live area files
 //! STATE/generations/INSTANCE/SEQ/{region,tail,meta.json}
+//! STATE/kernel/INSTANCE/BOOT  what is known of what the kernel records itself
+//! STATE/harvest/INSTANCE/     what is being taken out of a kernel's instance
 //! ```
 //!
 //! Whoever may read the folder may look at it at any time; only the holder of [`StateLock`]

@@ -64,7 +64,8 @@ pub(crate) fn tidy(state: &StateDir) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-fn write_file<E: From<Error>>(
+/// Writes a region into a file: beside it, synced, and then renamed.
+pub(crate) fn write_file<E: From<Error>>(
     path: &Path,
     len_bytes: u64,
     write: impl FnOnce(&Mapping) -> Result<(), E>,

@@ -38,7 +38,7 @@ use crate::state::read_small;
 use crate::{Error, StateDir, StateLock, clock, durable, failpoint, name};
 
 pub use copy::{COPY_STEPS, CopySource, keep_by_copy};
-pub use rotate::{ROTATE_STEPS, rotate_file_area};
+pub use rotate::{ROTATE_STEPS, keep_by_move, rotate_file_area};
 pub(crate) use rotate::{prepare, show_prepared};
 pub use tidy::{Tidied, tidy};
 

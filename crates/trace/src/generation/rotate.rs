@@ -52,6 +52,23 @@ pub fn rotate_file_area(
     Ok(folder.into_generation(meta))
 }
 
+/// Makes a file of the state's file system that holds a region a generation, by renaming it.
+///
+/// # Errors
+///
+/// As [`rotate_file_area`].
+pub fn keep_by_move(
+    state: &StateDir,
+    _lock: &StateLock,
+    file: &Path,
+    meta: &Meta,
+) -> Result<Generation, Error> {
+    let folder = move_to_generation(state, file, meta)?;
+    failpoint::reached("move-moved");
+    folder.name()?;
+    Ok(folder.into_generation(meta))
+}
+
 /// Makes the blank file that will be the live one, beside it. What a killed start left there is
 /// ours to remove.
 pub(crate) fn prepare(_lock: &StateLock, live: &Path, len_bytes: u64) -> Result<PathBuf, Error> {
