@@ -21,6 +21,7 @@ use outlive_trace::{
 
 use crate::args::{Args, BootArgs};
 use crate::background::{Background, Flusher, StopGuard};
+use crate::kernel_instances::{KernelInstances, KernelRecording};
 use crate::line::Line;
 use crate::{diagnostic, exit, units};
 
@@ -48,7 +49,7 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let line = Line::read(&boot.line)?;
-    let parsed = line.parse();
+    let mut parsed = line.parse();
     let mut diagnostics = parsed.diagnostics.clone();
     let tracefs = Tracefs::find();
     let events = match &tracefs {
@@ -67,7 +68,12 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         return Ok(exit::USAGE);
     }
     let tracefs = tracefs?;
-    if events.iter().all(|(_, events)| events.is_empty()) {
+    let of_kernel = KernelInstances::find(&tracefs, &parsed, &line.areas);
+    if line.is_of_kernel {
+        of_kernel.restrict(&mut parsed);
+    }
+    let is_recorded = events.iter().any(|(_, events)| !events.is_empty());
+    if !is_recorded && !of_kernel.is_wanted(&events) {
         say!("nothing to record: no instance of the command line has events; nothing was touched");
         return Ok(exit::USAGE);
     }
@@ -92,8 +98,10 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         nr_cpus: nr_cpu_ids()?,
         source: EventSource::Kernel,
         program: ("outlive", env!("CARGO_PKG_VERSION")),
+        of_kernel: &of_kernel.names(),
     };
     let started = start.run(|step| tell(&step))?;
+    let by_kernel = of_kernel.start(&state, &started.lock, &started.run, &events);
     tell_backups(&parsed, &state)?;
     let recording = Recording {
         boot,
@@ -102,8 +110,9 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         cmdline: &parsed,
         events,
     };
-    recording.run(started, &stop)?;
-    Ok(exit::DONE)
+    let has_failed = by_kernel.has_failed;
+    recording.run(started, by_kernel, &stop)?;
+    Ok(if has_failed { exit::FAILED } else { exit::DONE })
 }
 
 /// An area of the options that no instance of the command line has.
@@ -215,7 +224,12 @@ struct Recording<'a> {
 }
 
 impl Recording<'_> {
-    fn run(&self, started: Started, stop: &AtomicBool) -> Result<()> {
+    fn run(
+        &self,
+        started: Started,
+        mut by_kernel: KernelRecording,
+        stop: &AtomicBool,
+    ) -> Result<()> {
         let Started {
             before,
             lock,
@@ -268,8 +282,23 @@ impl Recording<'_> {
                 ordinary: &self.ordinary(&before),
             },
             policy,
-            kept: live.iter().filter_map(|live| live.kept.clone()).collect(),
+            kept: live
+                .iter()
+                .filter_map(|live| live.kept.clone())
+                .chain(by_kernel.kept.drain(..))
+                .collect(),
         };
+        if live.is_empty() {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+            std::thread::scope(|scope| {
+                scope.spawn(|| background.run());
+                if !by_kernel.is_empty() {
+                    by_kernel.wait(stop);
+                    say!("ended; the kernel goes on recording");
+                }
+            });
+            return Ok(());
+        }
         let mappings: Vec<&Mapping> = live.iter().map(Live::mapping).collect();
         let recorder = match Recorder::new(hosts.iter().cloned(), Access::default()) {
             Ok(recorder) => recorder,
@@ -292,7 +321,7 @@ impl Recording<'_> {
             self.tell_recording(live, capture.events.len() - failed.len());
         }
         let flusher = self.boot.flush.map(Flusher::new);
-        let signs = Signs::begin(&hosts, &regions, flusher.as_ref())?;
+        let signs = Signs::begin(&hosts, &regions, flusher.as_ref(), &mut by_kernel)?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         failpoint::reached("boot-recording");
         std::thread::scope(|scope| {
@@ -385,9 +414,11 @@ fn remove_all(hosts: Vec<Instance>) {
     }
 }
 
-/// The signs of life in each region: heartbeat and clock pairs.
+/// The signs of life in each region, heartbeat and clock pairs, and what is noted of the kernel's own
+/// instances.
 struct Signs<'f> {
     flusher: Option<&'f Flusher>,
+    by_kernel: &'f mut KernelRecording,
     pairs: u64,
     last_beat_ns: u64,
     last_pair_ns: u64,
@@ -398,10 +429,12 @@ impl<'f> Signs<'f> {
         hosts: &[Instance],
         regions: &[Region<RawMemory<'_>>],
         flusher: Option<&'f Flusher>,
+        by_kernel: &'f mut KernelRecording,
     ) -> Result<Self> {
         let now = outlive_trace::clock::monotonic_ns();
         let mut signs = Self {
             flusher,
+            by_kernel,
             pairs: 0,
             last_beat_ns: 0,
             last_pair_ns: now,
@@ -465,6 +498,7 @@ impl<'f> Signs<'f> {
             self.last_pair_ns = tick.now_ns;
             self.pair(hosts, sinks.iter().map(RegionSink::region));
         }
+        self.by_kernel.tick(tick.now_ns);
     }
 }
 

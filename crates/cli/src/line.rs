@@ -14,6 +14,8 @@ pub(crate) const CMDLINE_FILE: &str = "/etc/outlive/cmdline";
 /// Where the areas of that file live, as far as they are no files in the state folder: one
 /// `NAME=BACKING` on each line, `#` begins a comment.
 pub(crate) const AREAS_FILE: &str = "/etc/outlive/areas";
+/// What the running kernel was booted with.
+const KERNEL_CMDLINE: &str = "/proc/cmdline";
 /// A command line file that is longer is none.
 const CMDLINE_MAX: u64 = 1 << 20;
 
@@ -24,11 +26,14 @@ pub(crate) struct Line {
     pub(crate) text: String,
     /// Where areas live, by name; one that is missing here is a file in the state folder.
     pub(crate) areas: Vec<(String, Backing)>,
+    /// Whether it is the line that the running kernel was booted with.
+    pub(crate) is_of_kernel: bool,
     is_file: bool,
 }
 
 impl Line {
-    /// The line of the arguments, of the file that they name, or of the usual file.
+    /// The line of the arguments, of the file that they name, or of the usual file; without any, that of
+    /// the kernel, if it made instances for it.
     pub(crate) fn read(args: &LineArgs) -> Result<Self> {
         if let Some(text) = &args.cmdline {
             return Ok(Self::given(text, &args.areas));
@@ -39,13 +44,20 @@ impl Line {
             let is_given = |name: &str| args.areas.iter().any(|(given, _)| given == name);
             areas.extend(installed.into_iter().filter(|(name, _)| !is_given(name)));
         }
-        let path = args
-            .cmdline_file
-            .as_deref()
-            .unwrap_or(Path::new(CMDLINE_FILE));
+        let usual = Path::new(CMDLINE_FILE);
+        if args.cmdline_file.is_none()
+            && !usual.exists()
+            && let Some(line) = Self::of_kernel(&areas)
+        {
+            return Ok(line);
+        }
+        let path = args.cmdline_file.as_deref().unwrap_or(usual);
         let file = std::fs::File::open(path).with_context(|| match args.cmdline_file {
             Some(_) => format!("cannot read {}", path.display()),
-            None => format!("no command line given, and cannot read {}", path.display()),
+            None => format!(
+                "no command line given, this kernel was booted without trace_instance=, and cannot read {}",
+                path.display()
+            ),
         })?;
         let mut text = String::new();
         file.take(CMDLINE_MAX + 1)
@@ -61,8 +73,20 @@ impl Line {
             origin: path.display().to_string(),
             text,
             areas,
+            is_of_kernel: false,
             is_file: true,
         })
+    }
+
+    /// The line that the running kernel was booted with, if it asks for instances.
+    fn of_kernel(areas: &[(String, Backing)]) -> Option<Self> {
+        let text = std::fs::read_to_string(KERNEL_CMDLINE).ok()?;
+        let line = Self {
+            is_of_kernel: true,
+            ..Self::given(text.trim_end(), areas)
+        };
+        let asks = !line.parse().instances.is_empty();
+        asks.then(|| line.from(KERNEL_CMDLINE))
     }
 
     /// A line that was given as it is.
@@ -71,6 +95,7 @@ impl Line {
             origin: "command line".into(),
             text: text.to_owned(),
             areas: areas.to_vec(),
+            is_of_kernel: false,
             is_file: false,
         }
     }

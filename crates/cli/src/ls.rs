@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
+use outlive_trace::start::KERNEL_BACKING;
 use outlive_trace::view::View;
 use outlive_trace::{
     Area, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, apps, generation,
@@ -74,6 +75,8 @@ fn rows(state: &StateDir) -> Result<Vec<Row>> {
                 let is_running = Area::is_file_in_use(&path)?;
                 rows.push(Row::of_live(&name, &RegionPlace::File(path), is_running));
             }
+        } else if entry.backing.as_deref() == Some(KERNEL_BACKING) {
+            rows.push(Row::of_kernel(&entry.name));
         }
     }
     for generation in generation::list(state)? {
@@ -99,6 +102,22 @@ fn aliases(
 }
 
 impl Row {
+    /// An instance that the kernel has made itself, and records into whether we run or not.
+    fn of_kernel(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            state: "recording",
+            verdict: Verdict::StillRunning,
+            when_ns: None,
+            summary: Summary::default(),
+            size_bytes: 0,
+            problem: Some(format!(
+                "in the kernel's memory, see instances/{name} of tracefs"
+            )),
+        }
+    }
+
     fn of_live(name: &str, place: &RegionPlace, is_running: bool) -> Self {
         let mut row = Self {
             name: name.to_owned(),

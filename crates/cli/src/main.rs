@@ -17,6 +17,7 @@ mod filter;
 mod follow;
 mod info;
 mod install;
+mod kernel_instances;
 mod line;
 mod ls;
 mod rm;

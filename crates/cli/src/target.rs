@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use outlive_event::Catalog;
+use outlive_trace::start::KERNEL_BACKING;
 use outlive_trace::view::View;
 use outlive_trace::{
     Backing, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, apps, generation,
@@ -141,11 +142,16 @@ impl Target {
         }
         newest(state, &entry.name)?
             .map(Self::Generation)
-            .with_context(|| {
-                format!(
+            .with_context(|| match entry.backing.as_deref() {
+                Some(KERNEL_BACKING) => format!(
+                    "the kernel records {name} itself, see instances/{name}/trace of tracefs; no earlier boot of \
+                     it is kept",
+                    name = entry.name
+                ),
+                _ => format!(
                     "{} has no area, and no earlier run of it is kept",
                     entry.name
-                )
+                ),
             })
     }
 

@@ -78,17 +78,7 @@ impl Capture {
         };
         let mut catalog = CatalogWriter::new(layout, region.memory());
         let text_addr = write_catalog(tracefs, &self.events, &run.clock, &mut catalog)?;
-        for module in loaded_modules()? {
-            if let Some(address) = module.address {
-                catalog.record(&CatalogRecord::Module {
-                    address,
-                    name: &module.name,
-                });
-            }
-        }
-        for task in scan_tasks()? {
-            catalog.task_name(task.tid, task.comm.as_bytes());
-        }
+        write_modules_and_tasks(&mut catalog)?;
         let clock_id = TraceClock::from_name(&run.clock).map_or(0, TraceClock::id);
         region.store_scratch(clock_id, text_addr);
         run.sequence += 1;
@@ -134,8 +124,26 @@ pub(crate) fn write_catalog<M: MemoryMut + Copy>(
     Ok(text_addr)
 }
 
+/// Writes what is loaded and what runs now.
+pub(crate) fn write_modules_and_tasks<M: MemoryMut + Copy>(
+    catalog: &mut CatalogWriter<M>,
+) -> Result<(), Error> {
+    for module in loaded_modules()? {
+        if let Some(address) = module.address {
+            catalog.record(&CatalogRecord::Module {
+                address,
+                name: &module.name,
+            });
+        }
+    }
+    for task in scan_tasks()? {
+        catalog.task_name(task.tid, task.comm.as_bytes());
+    }
+    Ok(())
+}
+
 /// The address of `_text`; 0 where it is hidden from us.
-fn text_address() -> u64 {
+pub(crate) fn text_address() -> u64 {
     let find = || {
         use std::io::BufRead;
         let file = std::fs::File::open("/proc/kallsyms").ok()?;

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use outlive_event::{CatalogRecord, EventFormat, Symbols, TaskNamePlace};
+use outlive_event::{CatalogRecord, EventFormat, RecordKind, Symbols, TaskNamePlace};
 use outlive_ring::MemoryMut;
 use outlive_ring::catalog::{CatalogLog, TASK_NAME_MAX, TaskNames};
 use outlive_ring::extension::Layout;
@@ -34,24 +34,56 @@ pub struct CatalogWriter<M> {
 }
 
 impl<M: MemoryMut + Copy> CatalogWriter<M> {
-    /// Begins the catalog of a fresh region.
+    /// Begins the catalog of a fresh region whose events this kernel records: what it says now of tasks
+    /// and symbols is true of them.
     pub fn new(layout: &Layout, memory: M) -> Self {
+        Self::with(layout, memory, None)
+    }
+
+    /// Begins the catalog of a fresh region with events of a boot that is over: only what was known
+    /// then is true of them.
+    pub fn of_past_boot(layout: &Layout, memory: M, symbols: Symbols) -> Self {
+        let mut this = Self::with(layout, memory, Some(Box::new(symbols)));
+        this.tasks.is_past = true;
+        this
+    }
+
+    /// Goes on with a catalog that was written before.
+    pub fn open(layout: &Layout, memory: M) -> Self {
+        let log = CatalogLog::open(layout, &memory);
+        let names = TaskNames::open(layout, &memory);
+        Self::of_parts(log, names, memory, None)
+    }
+
+    fn with(layout: &Layout, memory: M, symbols: Option<Box<Symbols>>) -> Self {
+        let log = CatalogLog::clear(layout, &memory);
+        let names = TaskNames::clear(layout, &memory);
+        Self::of_parts(log, names, memory, symbols)
+    }
+
+    fn of_parts(
+        log: CatalogLog,
+        names: TaskNames,
+        memory: M,
+        symbols: Option<Box<Symbols>>,
+    ) -> Self {
         Self {
             log: Log {
-                log: CatalogLog::clear(layout, &memory),
+                log,
                 memory,
                 encoded: Vec::new(),
                 dropped: 0,
             },
             tasks: KnownTasks {
-                table: TaskNames::clear(layout, &memory),
+                table: names,
                 memory,
                 known: HashMap::new(),
                 recent: vec![(0, [0; TASK_NAME_MAX]); RECENT_TASKS].into(),
+                is_past: false,
             },
             formats: Vec::new(),
             plans: Vec::new(),
-            symbols: None,
+            symbols,
             seen_addresses: HashSet::new(),
         }
     }
@@ -65,6 +97,15 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
     /// Writes a record.
     pub fn record(&mut self, record: &CatalogRecord<'_>) {
         self.log.append(record);
+    }
+
+    /// Writes a record of another catalog.
+    pub fn copy(&mut self, kind: u16, payload: &[u8]) {
+        let known = RecordKind::from_u16(kind);
+        match known.map(|kind| CatalogRecord::decode(kind, payload)) {
+            Some(Ok(CatalogRecord::EventFormat { system, text })) => self.format(system, text),
+            _ => self.log.append_encoded(kind, payload),
+        }
     }
 
     /// Writes the format of an event, and from here on looks into such events for task names and
@@ -202,12 +243,13 @@ impl<M: MemoryMut> Log<M> {
     fn append(&mut self, record: &CatalogRecord<'_>) {
         self.encoded.clear();
         record.encode(&mut self.encoded);
-        if !self
-            .log
-            .append(&self.memory, record.kind() as u16, &self.encoded)
-        {
-            self.dropped += 1;
-        }
+        let payload = std::mem::take(&mut self.encoded);
+        self.append_encoded(record.kind() as u16, &payload);
+        self.encoded = payload;
+    }
+
+    fn append_encoded(&mut self, kind: u16, payload: &[u8]) {
+        self.dropped += u64::from(!self.log.append(&self.memory, kind, payload));
     }
 
     /// Writes the symbol that an address lies in, if there is one.
@@ -231,6 +273,8 @@ struct KnownTasks<M> {
     /// Each with the time of the event that told it.
     known: HashMap<i32, (Comm, u64)>,
     recent: Box<[(i32, Comm)]>,
+    /// The tasks are of a boot that is over: a pid is another task's by now.
+    is_past: bool,
 }
 
 impl<M> KnownTasks<M> {
@@ -294,7 +338,7 @@ impl<M: MemoryMut> KnownTasks<M> {
     /// A task occurs: the system is asked for its name if no event has told it.
     #[inline]
     fn occurs(&mut self, pid: i32, time_stamp: u64) {
-        if pid > 0 && self.recent[pid as usize % RECENT_TASKS].0 != pid {
+        if !self.is_past && pid > 0 && self.recent[pid as usize % RECENT_TASKS].0 != pid {
             self.look_up(pid, time_stamp);
         }
     }

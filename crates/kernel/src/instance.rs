@@ -4,16 +4,15 @@
 //! [`Instance`] writes to files inside its own folder and to no other, so the machine's global
 //! tracing knobs and other users' instances stay as they are.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::cpus::CpuId;
 use crate::error::{Error, Holder};
+use crate::instance_folder::InstanceFolder;
 use crate::instance_name::{InstanceName, RunId, StateId};
-use crate::stats::StatsFile;
-use crate::tracefs::{EventName, Tracefs, check_name, read_text};
+use crate::tracefs::{Tracefs, check_name, read_text};
 
 /// The host instances of one state.
 #[derive(Clone, Debug)]
@@ -26,7 +25,16 @@ pub struct Instances {
 #[derive(Clone, Debug)]
 pub struct Instance {
     name: InstanceName,
-    folder: PathBuf,
+    folder: InstanceFolder,
+}
+
+/// What may be done with any instance.
+impl std::ops::Deref for Instance {
+    type Target = InstanceFolder;
+
+    fn deref(&self) -> &InstanceFolder {
+        &self.folder
+    }
 }
 
 /// Options whose effect reaches beyond the instance: the first takes `trace_printk()` away from
@@ -53,7 +61,7 @@ impl Instances {
     /// The name cannot be one, exists already, or the kernel refuses.
     pub fn create(&self, run: RunId, name: &str) -> Result<Instance, Error> {
         let instance = self.instance(InstanceName::new(self.state, run, name)?);
-        fs::create_dir(&instance.folder).map_err(|e| Error::io("create", &instance.folder, e))?;
+        fs::create_dir(instance.folder()).map_err(|e| Error::io("create", instance.folder(), e))?;
         Ok(instance)
     }
 
@@ -68,7 +76,7 @@ impl Instances {
             });
         }
         let instance = self.instance(name.clone());
-        fs::metadata(&instance.folder).map_err(|e| Error::io("open", &instance.folder, e))?;
+        fs::metadata(instance.folder()).map_err(|e| Error::io("open", instance.folder(), e))?;
         Ok(instance)
     }
 
@@ -99,7 +107,7 @@ impl Instances {
     }
 
     fn instance(&self, name: InstanceName) -> Instance {
-        let folder = self.folder.join(name.to_string());
+        let folder = InstanceFolder::new(self.folder.join(name.to_string()));
         Instance { name, folder }
     }
 }
@@ -111,57 +119,12 @@ impl Instance {
         &self.name
     }
 
-    /// Its folder in tracefs.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// Sets the size of each per-CPU buffer, in KiB; the kernel rounds up to whole sub-buffers.
     ///
     /// # Errors
     /// No memory for it, or a buffer is mapped.
     pub fn set_buffer_size_kb(&self, kib_per_cpu: u64) -> Result<(), Error> {
         self.write("buffer_size_kb", &kib_per_cpu.to_string())
-    }
-
-    /// The size of a CPU's buffer, in KiB.
-    ///
-    /// # Errors
-    /// The CPU is not there, or the file holds no number.
-    pub fn buffer_size_kb(&self, cpu: CpuId) -> Result<u64, Error> {
-        let path = self.cpu_file(cpu, "buffer_size_kb");
-        let text = read_text(&path)?;
-        // `7 (expanded: 1408)` before the first use.
-        let number = text
-            .split([' ', '\n', ')'])
-            .filter_map(|word| word.parse().ok())
-            .max();
-        number.ok_or_else(|| Error::Malformed {
-            path,
-            what: "no size".into(),
-        })
-    }
-
-    /// The clocks of this kernel, and the index of the one in use.
-    ///
-    /// # Errors
-    /// The file cannot be read or has no clock in brackets.
-    pub fn clocks(&self) -> Result<(Vec<String>, usize), Error> {
-        let text = self.read("trace_clock")?;
-        parse_bracketed(&text).ok_or_else(|| Error::Malformed {
-            path: self.folder.join("trace_clock"),
-            what: "no clock in brackets".into(),
-        })
-    }
-
-    /// The clock in use.
-    ///
-    /// # Errors
-    /// As [`Instance::clocks`].
-    pub fn trace_clock(&self) -> Result<String, Error> {
-        let (mut clocks, current) = self.clocks()?;
-        Ok(clocks.swap_remove(current))
     }
 
     /// Sets the clock. The kernel clears the instance's buffers.
@@ -187,26 +150,6 @@ impl Instance {
         result.map_err(|e| if e.is_not_found() { unknown() } else { e })
     }
 
-    /// Enables an event in this instance.
-    ///
-    /// # Errors
-    /// There is no such event, or the kernel refuses it.
-    pub fn enable_event(&self, name: &EventName) -> Result<(), Error> {
-        check_name(&name.system)?;
-        check_name(&name.event)?;
-        let result = self.write(
-            &format!("events/{}/{}/enable", name.system, name.event),
-            "1",
-        );
-        result.map_err(|e| {
-            if e.is_not_found() {
-                name.not_found()
-            } else {
-                e
-            }
-        })
-    }
-
     /// Disables all events in this instance.
     ///
     /// # Errors
@@ -215,121 +158,28 @@ impl Instance {
         self.write("events/enable", "0")
     }
 
-    /// The events that are enabled in this instance.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn enabled_events(&self) -> Result<Vec<EventName>, Error> {
-        let text = self.read("set_event")?;
-        let pairs = text.lines().filter_map(|line| line.split_once(':'));
-        Ok(pairs
-            .map(|(system, event)| EventName::new(system, event))
-            .collect())
-    }
-
-    /// Starts or stops recording; what is in the buffers stays.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn set_tracing_on(&self, is_on: bool) -> Result<(), Error> {
-        self.write("tracing_on", if is_on { "1" } else { "0" })
-    }
-
-    /// Whether events are recorded.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn is_tracing_on(&self) -> Result<bool, Error> {
-        Ok(self.read("tracing_on")?.trim() != "0")
-    }
-
-    /// The CPUs that the instance has a folder for, ascending.
-    ///
-    /// # Errors
-    /// The `per_cpu` folder cannot be read.
-    pub fn cpus(&self) -> Result<Vec<CpuId>, Error> {
-        let path = self.folder.join("per_cpu");
-        let failed = |e| Error::io("list", &path, e);
-        let mut cpus = Vec::new();
-        for entry in fs::read_dir(&path).map_err(failed)? {
-            let file_name = entry.map_err(failed)?.file_name();
-            let number = file_name.to_str().and_then(|name| name.strip_prefix("cpu"));
-            cpus.extend(number.and_then(|number| number.parse().ok()).map(CpuId));
-        }
-        cpus.sort_unstable();
-        Ok(cpus)
-    }
-
-    /// Opens the counters of a CPU.
-    ///
-    /// # Errors
-    /// The CPU is not there.
-    pub fn stats(&self, cpu: CpuId) -> Result<StatsFile, Error> {
-        StatsFile::open(&self.cpu_file(cpu, "stats"))
-    }
-
-    /// Opens `trace_pipe_raw` of a CPU without blocking. Opening consumes nothing.
-    ///
-    /// # Errors
-    /// The CPU is not there.
-    pub fn open_raw(&self, cpu: CpuId) -> Result<File, Error> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = self.cpu_file(cpu, "trace_pipe_raw");
-        let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(nonblock)
-            .open(&path);
-        opened.map_err(|e| Error::io("open", &path, e))
-    }
-
     /// Removes the instance and all that it holds.
     ///
     /// # Errors
     /// [`Error::Busy`] with the processes that hold it, after a second of trying.
     pub fn remove(self) -> Result<(), Error> {
         for _ in 1..REMOVE_TRIES {
-            match fs::remove_dir(&self.folder) {
+            match fs::remove_dir(self.folder()) {
                 Ok(()) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
                     std::thread::sleep(REMOVE_PAUSE);
                 }
-                Err(e) => return Err(Error::io("remove", &self.folder, e)),
+                Err(e) => return Err(Error::io("remove", self.folder(), e)),
             }
         }
-        fs::remove_dir(&self.folder).map_err(|e| match e.kind() {
+        fs::remove_dir(self.folder()).map_err(|e| match e.kind() {
             io::ErrorKind::ResourceBusy => Error::Busy {
                 name: self.name.to_string(),
-                holders: holders(&self.folder),
+                holders: holders(self.folder()),
             },
-            _ => Error::io("remove", &self.folder, e),
+            _ => Error::io("remove", self.folder(), e),
         })
     }
-
-    fn cpu_file(&self, cpu: CpuId, file: &str) -> PathBuf {
-        self.folder.join(format!("per_cpu/cpu{cpu}")).join(file)
-    }
-
-    fn read(&self, file: &str) -> Result<String, Error> {
-        read_text(&self.folder.join(file))
-    }
-
-    /// One write to one file, never truncating: opening `trace` or `set_event` so would clear them.
-    fn write(&self, file: &str, text: &str) -> Result<(), Error> {
-        let path = self.folder.join(file);
-        let opened = OpenOptions::new().write(true).open(&path);
-        opened
-            .and_then(|mut f| f.write_all(text.as_bytes()))
-            .map_err(|e| Error::io("write", &path, e))
-    }
-}
-
-/// Words of a line such as `[local] global`, and the index of the one in brackets.
-fn parse_bracketed(text: &str) -> Option<(Vec<String>, usize)> {
-    let words: Vec<_> = text.split_whitespace().collect();
-    let current = words.iter().position(|word| word.starts_with('['))?;
-    let strip = |word: &&str| word.trim_matches(['[', ']']).to_owned();
-    Some((words.iter().map(strip).collect(), current))
 }
 
 /// Processes with a file below `folder` open or mapped, as far as this process may see them.
@@ -376,13 +226,6 @@ fn comm_of(pid: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn clock_in_brackets_is_the_current_one() {
-        let (clocks, current) = parse_bracketed("local global [mono] x86-tsc\n").unwrap();
-        assert_eq!((clocks.len(), clocks[current].as_str()), (4, "mono"));
-        assert_eq!(parse_bracketed("local global"), None);
-    }
 
     #[test]
     fn only_instances_of_the_own_state_are_listed_and_opened() {

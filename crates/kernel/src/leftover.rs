@@ -139,6 +139,17 @@ fn hex(run: RunId) -> String {
     RingRunId(run.0.to_be_bytes()).to_string()
 }
 
+/// A region with at least so many sub-buffers for each CPU, for events that need no live writer.
+pub(crate) fn layout_for(name: &str, nr_cpus: u32, subbufs: u64) -> Result<Layout, Error> {
+    let per_cpu = subbufs * 4096 + (4 * subbufs + 64).next_multiple_of(4096);
+    let size = per_cpu * u64::from(nr_cpus) + (4 << 12);
+    let ring = Geometry::new(size, nr_cpus).map_err(|source| outlive_trace::Error::Layout {
+        name: name.to_owned(),
+        source,
+    })?;
+    Ok(Layout::new(&ring, LOG_BYTES, TASK_NAMES))
+}
+
 struct Leftover<'a> {
     collector: &'a Collector<'a>,
     instance: &'a Instance,
@@ -237,13 +248,7 @@ impl Leftover<'_> {
             .unwrap_or(0);
         // The kernel rounds to whole sub-buffers, and there is a reader page.
         let subbufs = (kib * 1024).div_ceil(DATA_BYTES as u64) + 4;
-        let per_cpu = subbufs * 4096 + (4 * subbufs + 64).next_multiple_of(4096);
-        let size = per_cpu * u64::from(nr_cpus) + (4 << 12);
-        let ring = Geometry::new(size, nr_cpus).map_err(|source| outlive_trace::Error::Layout {
-            name: self.instance.name().to_string(),
-            source,
-        })?;
-        Ok(Layout::new(&ring, LOG_BYTES, TASK_NAMES))
+        layout_for(&self.instance.name().to_string(), nr_cpus, subbufs)
     }
 
     /// Copies the host's ring into a fresh region, and returns the number of events. `names` are

@@ -44,6 +44,7 @@
 #[cfg(test)]
 extern crate self as outlive_kernel;
 
+mod boot_instance;
 mod capture;
 mod catalog_writer;
 mod clock;
@@ -60,6 +61,7 @@ mod drain;
 mod error;
 mod follower;
 mod instance;
+mod instance_folder;
 mod instance_name;
 mod leftover;
 #[allow(
@@ -80,6 +82,7 @@ mod stats;
 mod subbuf;
 mod tracefs;
 
+pub use boot_instance::{BootInstance, Harvested, Harvester, Keeper, RecordingWriter};
 pub use capture::Capture;
 pub use catalog_writer::CatalogWriter;
 pub use clock::{ClockPair, clock_pair};
@@ -88,6 +91,7 @@ pub use drain::{Drained, DrainedCpu, drain, drain_cpu, freeze};
 pub use error::{Error, Holder, Refusal, in_container, lockdown};
 pub use follower::{CpuFollower, EventCount, Progress, Unmapped};
 pub use instance::{Instance, Instances};
+pub use instance_folder::InstanceFolder;
 pub use instance_name::{InstanceName, RunId, StateId};
 pub use leftover::{COLLECT_STEPS, Collected, Collector};
 pub use mapped::PAGE_BYTES;

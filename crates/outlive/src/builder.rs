@@ -181,6 +181,7 @@ impl Builder {
             backings: &[(label.to_owned(), self.backing.clone())],
             nr_cpus: self.nr_lanes(size),
             source: EventSource::Application,
+            of_kernel: &[],
             program: (&program(), &self.version),
         }
         .run(|_| {})?;

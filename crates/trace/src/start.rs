@@ -24,6 +24,9 @@ use crate::{
 /// On a fixed range the catalog gets at most this part of it.
 const LOG_SHARE: u64 = 8;
 
+/// Backing, in `instances.json` and of generations, of an instance that the kernel has made itself.
+pub const KERNEL_BACKING: &str = "kernel";
+
 /// The steps of a start at which a test may kill it, for [`failpoint`].
 pub const START_STEPS: [&str; 5] = [
     "start-locked",
@@ -88,6 +91,8 @@ pub struct Start<'a> {
     pub source: EventSource,
     /// What the run record says of the program: its name and version.
     pub program: (&'a str, &'a str),
+    /// Names of instances that the kernel has made itself: they have no area of ours.
+    pub of_kernel: &'a [String],
 }
 
 /// What a start tells while it goes on.
@@ -148,6 +153,9 @@ impl Start<'_> {
         let sequence = self.state.next_sequence(&lock)?;
         let mut prepared = Vec::new();
         for instance in self.cmdline.creation_order() {
+            if self.of_kernel.contains(&instance.name) {
+                continue;
+            }
             if let Some((area, layout)) = self.reserve(instance, &lock)? {
                 tell(Step::Reserved(&area));
                 prepared.push((instance, area, layout));
@@ -253,6 +261,9 @@ impl Start<'_> {
                     entry.area = Some(label.clone());
                 }
                 _ => {}
+            }
+            if self.of_kernel.contains(&instance.name) {
+                entry.backing = Some(KERNEL_BACKING.to_owned());
             }
             if let Some(live) = live.iter().find(|live| live.instance.name == instance.name) {
                 entry.area = Some(live.area.name().to_owned());

@@ -194,6 +194,7 @@ fn start(
         nr_cpus,
         source: EventSource::Kernel,
         program: ("outlive doctor", env!("CARGO_PKG_VERSION")),
+        of_kernel: &[],
     };
     Ok(start.run(tell)?)
 }

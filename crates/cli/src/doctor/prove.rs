@@ -96,6 +96,7 @@ impl Prove<'_> {
             nr_cpus: self.nr_cpus,
             source: EventSource::Kernel,
             program: ("outlive doctor", env!("CARGO_PKG_VERSION")),
+            of_kernel: &[],
         }
         .run(|step| crate::boot::tell(&step))?;
         state.write_instances(&started.lock, &started.before)?;
