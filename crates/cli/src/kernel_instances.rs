@@ -157,8 +157,9 @@ impl StartOne<'_> {
             sequence: self.run.run_sequence,
         };
         let is_recording = boot.is_recording()?;
+        let has_started = harvester.has_started(boot)?;
         if is_recording {
-            if !harvester.has_started(boot)? && boot.was_cleared_by_kernel(self.tracefs)? {
+            if !has_started && boot.was_cleared_by_kernel(self.tracefs)? {
                 tell_cleared(instance);
             }
             // First of all, so that a crash from here on finds it.
@@ -172,7 +173,10 @@ impl StartOne<'_> {
         }
         failpoint::reached("kernel-harvested");
         if events.is_empty() && !is_recording {
-            boot.clear()?;
+            // What was recorded in this boot is kept nowhere yet.
+            if !has_started {
+                boot.clear()?;
+            }
             return Ok(None);
         }
         let keeper = writer.write(boot, events, self.run)?;
