@@ -136,7 +136,12 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
 
     /// Writes a task's name, unless it is the one that is known. Any event knows better.
     pub fn task_name(&mut self, pid: i32, name: &[u8]) {
-        self.tasks.store(pid, name, 0);
+        self.task_name_until(pid, name, 0);
+    }
+
+    /// As [`CatalogWriter::task_name`]; but only events after `time_stamp` know better.
+    pub fn task_name_until(&mut self, pid: i32, name: &[u8], time_stamp: u64) {
+        self.tasks.store(pid, name, time_stamp);
     }
 
     /// Writes what an event mentions and the catalog does not have yet. `time_stamp` tells which of

@@ -5,7 +5,7 @@
 
 use outlive_ring::catalog::task_names;
 use outlive_ring::extension::Layout;
-use outlive_ring::{Geometry, MemoryMut, Region, RunId as RingRunId, RunRecord};
+use outlive_ring::{Events, Geometry, Memory, MemoryMut, Region, RunId as RingRunId, RunRecord};
 use outlive_trace::generation::{keep_by_copy, list};
 use outlive_trace::{
     CopySource, Generation, GenerationState, Mapping, Meta, StateDir, StateLock, Verdict,
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::instance::{Instance, Instances};
 use crate::instance_name::{InstanceName, RunId};
 use crate::region_sink::RegionSink;
-use crate::subbuf::DATA_BYTES;
+use crate::subbuf::{DATA_BYTES, HEADER_BYTES};
 use crate::tracefs::{EventName, Tracefs};
 
 /// Bytes of a tail's catalog: it holds the formats once more, so that a tail can be read alone.
@@ -126,13 +126,46 @@ fn newest_first(instances: &Instances) -> Result<Vec<InstanceName>, Error> {
     Ok(names)
 }
 
-/// The names of tasks in a generation's region.
-fn task_names_of(generation: &Generation) -> Vec<(i32, Vec<u8>)> {
-    let Ok(region) = Mapping::of_path(&generation.region_path()) else {
-        return Vec::new();
-    };
-    let layout = Layout::load(&region);
-    layout.map_or_else(Vec::new, |layout| task_names(&layout, &region))
+/// The names of tasks that a dead run knew, and the time of its last event.
+#[derive(Default)]
+struct KnownNames {
+    names: Vec<(i32, Vec<u8>)>,
+    until: u64,
+}
+
+impl KnownNames {
+    fn of(generation: &Generation) -> Self {
+        let Ok(region) = Mapping::of_path(&generation.region_path()) else {
+            return Self::default();
+        };
+        let Some(layout) = Layout::load(&region) else {
+            return Self::default();
+        };
+        let cpus = 0..layout.ring().nr_cpus();
+        Self {
+            names: task_names(&layout, &region),
+            until: cpus
+                .filter_map(|cpu| last_event(layout.ring(), &region, cpu))
+                .max()
+                .unwrap_or(0),
+        }
+    }
+}
+
+/// The time of a CPU's last event: at the end of the sub-buffer that began last.
+fn last_event(ring: &Geometry, region: &impl Memory, cpu: u32) -> Option<u64> {
+    let begun = (0..ring.nr_subbufs()).filter_map(|subbuf| {
+        let at = ring.subbuf_offset(cpu, subbuf);
+        let size = usize::try_from(region.load_u64(at + 8)).ok()?;
+        let is_written = (1..=DATA_BYTES).contains(&size);
+        is_written.then(|| (region.load_u64(at), at, size))
+    });
+    let (time_stamp, at, size) = begun.max()?;
+    let mut data = vec![0; size];
+    region.read(at + HEADER_BYTES, &mut data);
+    let mut events = Events::new(time_stamp, &data);
+    events.by_ref().for_each(drop);
+    Some(events.position().time_stamp)
 }
 
 fn hex(run: RunId) -> String {
@@ -179,7 +212,7 @@ impl Leftover<'_> {
         let mut count = 0;
         let generation = match found {
             Some(generation) => {
-                let names = task_names_of(&generation);
+                let names = KnownNames::of(&generation);
                 retention::make_room(self.collector.state, self.collector.lock, len)?;
                 generation.write_tail(self.collector.lock, len, |mapping| {
                     count = self.fill(&layout, mapping.memory_mut(), &events, &names)?;
@@ -195,7 +228,12 @@ impl Leftover<'_> {
                     self.collector.lock,
                     len,
                     |mapping| {
-                        count = self.fill(&layout, mapping.memory_mut(), &events, &[])?;
+                        count = self.fill(
+                            &layout,
+                            mapping.memory_mut(),
+                            &events,
+                            &KnownNames::default(),
+                        )?;
                         Ok::<_, Error>(())
                     },
                 )?;
@@ -251,14 +289,15 @@ impl Leftover<'_> {
         layout_for(&self.instance.name().to_string(), nr_cpus, subbufs)
     }
 
-    /// Copies the host's ring into a fresh region, and returns the number of events. `names` are
-    /// those that the run knew: a pid may be another task's by now.
+    /// Copies the host's ring into a fresh region, and returns the number of events. `known` are
+    /// the names that the run knew: a pid may be another task's by now, and the ring begins before
+    /// the run's end, with events that tell older names.
     fn fill(
         &self,
         layout: &Layout,
         memory: Option<impl MemoryMut + Copy>,
         events: &[EventName],
-        names: &[(i32, Vec<u8>)],
+        known: &KnownNames,
     ) -> Result<u64, Error> {
         let of_layout = |source| outlive_trace::Error::Layout {
             name: self.instance.name().to_string(),
@@ -270,8 +309,8 @@ impl Leftover<'_> {
         let clock = self.instance.trace_clock()?;
         let mut catalog = CatalogWriter::new(layout, region.memory());
         write_catalog(self.collector.tracefs, events, &clock, &mut catalog)?;
-        for (pid, name) in names {
-            catalog.task_name(*pid, name);
+        for (pid, name) in &known.names {
+            catalog.task_name_until(*pid, name, known.until);
         }
         self.run_record(&clock).store(layout, region.memory());
         let mut sink = RegionSink::new(&region, Some(catalog));
