@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::run::{has_program, run};
 
 /// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 10] = [
     ("trace-cmd", "trace-cmd"),
     ("perf", "linux-perf"),
     ("stress-ng", "stress-ng"),
@@ -17,6 +17,7 @@ const NEEDED: [(&str, &str); 9] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("xz", "xz-utils"),
+    ("mkfs.ext4", "e2fsprogs"),
 ];
 
 pub(crate) fn setup() -> Result<()> {

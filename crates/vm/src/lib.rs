@@ -45,13 +45,14 @@ pub use machine::Machine;
 pub use programs::outlive;
 
 /// Programs that are needed, and the Debian package of each.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 7] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("xz", "xz-utils"),
     ("tar", "tar"),
     ("setpriv", "util-linux"),
     ("ldd", "libc-bin"),
+    ("mkfs.ext4", "e2fsprogs"),
 ];
 
 /// The Debian packages that are missing on this machine, for what is here to work.
