@@ -28,6 +28,7 @@
 //! ```
 
 mod boot;
+pub mod crash;
 pub mod damage;
 mod error;
 mod initramfs;

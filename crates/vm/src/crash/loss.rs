@@ -1,0 +1,223 @@
+//! What outlive's region lacks of the kernel's own, which recorded the same events until the end.
+//!
+//! Both instances hear of an event one after the other on the same CPU, and note its fields alike; the
+//! time that each reads is its own. So a CPU's events are the same sequence in both, but where something
+//! came between the two: an interrupt, whose events are exchanged with the interrupted one; or, for the
+//! few events that may be preempted (`sched_process_exec`), another task, or even another CPU. An event
+//! of the kernel's is found in ours by its bytes and its place, within a few events.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+
+use outlive_trace::view::View;
+
+/// Events of ours that may come before the one that is looked for.
+const AHEAD: usize = 64;
+/// Equal events in a row that show where the two begin to be the same.
+const SURE: usize = 24;
+/// The two times of an event are not as far apart as this, whatever came between.
+const NEAR_NS: u64 = 1_000_000_000;
+
+/// What is missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Events of the kernel's that ours has too.
+    pub both: u64,
+    /// Events of the kernel's behind the last one that ours has, over all CPUs.
+    pub last: u64,
+    /// From the first of these to the kernel's last event, in ns: how far back ours is not complete.
+    pub last_ns: u64,
+    /// Events of the kernel's that ours lacks before others that it has.
+    pub between: u64,
+}
+
+/// One CPU's event: time and bytes.
+type Recorded = (u64, Vec<u8>);
+
+impl Loss {
+    /// Compares two regions in files: ours, and the kernel's of the same boot.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn between(ours: &Path, kernels: &Path) -> Result<Self, outlive_trace::Error> {
+        let (ours, kernels) = (View::open(ours)?, View::open(kernels)?);
+        // The first clock pair is taken when all events are enabled, which are so one by one.
+        let from = ours.clock_pairs.first().map_or(0, |pair| pair.trace);
+        let cpus = kernels.cpus.iter().map(|cpu| cpu.cpu);
+        let cpus = cpus.map(|cpu| (events(&ours, cpu, from), events(&kernels, cpu, from)));
+        Ok(Self::of_cpus(&cpus.collect::<Vec<_>>()))
+    }
+
+    /// Of each CPU ours and the kernel's.
+    fn of_cpus(cpus: &[(Vec<Recorded>, Vec<Recorded>)]) -> Self {
+        let kernels = cpus.iter().filter_map(|(_, kernels)| kernels.last());
+        let end = kernels.map(|(time, _)| *time).max().unwrap_or(0);
+        let mut loss = Self::default();
+        let (mut left, mut lacking) = (Vec::new(), Vec::new());
+        for (ours, kernels) in cpus {
+            let (ours, kernels) = beginning(ours, kernels);
+            let found = find_all(ours, kernels, &mut left);
+            let last = found.iter().rposition(|&is_found| is_found);
+            let behind = last.map_or(0, |last| last + 1);
+            let before = kernels.iter().zip(&found).take(behind);
+            loss.both += found.iter().filter(|&&is_found| is_found).count() as u64;
+            lacking.extend(
+                before
+                    .filter(|(_, is_found)| !**is_found)
+                    .map(|(event, _)| event),
+            );
+            loss.last += (kernels.len() - behind) as u64;
+            if let Some((time, _)) = kernels.get(behind) {
+                loss.last_ns = loss.last_ns.max(end.saturating_sub(*time));
+            }
+        }
+        for event in lacking {
+            match left.iter().position(|ours| is_same(ours, event)) {
+                Some(at) => {
+                    left.swap_remove(at);
+                    loss.both += 1;
+                }
+                None => loss.between += 1,
+            }
+        }
+        loss
+    }
+}
+
+/// Whether an event of ours is one of the kernel's.
+fn is_same(ours: &Recorded, kernels: &Recorded) -> bool {
+    ours.1 == kernels.1 && ours.0.abs_diff(kernels.0) < NEAR_NS
+}
+
+/// A CPU's events from a time on.
+fn events(view: &View, cpu: u32, from: u64) -> Vec<Recorded> {
+    let (mut events, mut all) = (view.events_between(Some(cpu), from, None), Vec::new());
+    while let Some(event) = events.next_event() {
+        all.push((event.time_stamp, identity(event.payload)));
+    }
+    all
+}
+
+/// An event's bytes, without what may differ between two instances: flags and preemption count
+/// (`common_flags` and `common_preempt_count`, bytes 2 and 3), and whatever was before behind a string
+/// at the end, up to a whole word.
+fn identity(event: &[u8]) -> Vec<u8> {
+    let mut event = event.to_vec();
+    event.iter_mut().skip(2).take(2).for_each(|byte| *byte = 0);
+    let last = event.len().saturating_sub(4);
+    let mut word = event[last..].iter_mut();
+    if word.by_ref().any(|byte| *byte == 0) {
+        word.for_each(|byte| *byte = 0);
+    }
+    event
+}
+
+/// Both from the first place on where they are the same: one of them may have begun later, event by
+/// event, or have overwritten more of its oldest.
+fn beginning<'a>(
+    ours: &'a [Recorded],
+    kernels: &'a [Recorded],
+) -> (&'a [Recorded], &'a [Recorded]) {
+    let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    for (at, (_, bytes)) in kernels.iter().enumerate() {
+        places.entry(bytes).or_default().push(at);
+    }
+    let begin_both = |ours: &[Recorded], kernels: &[Recorded]| {
+        let mut pairs = ours.iter().zip(kernels).take(SURE);
+        pairs.len() == SURE && pairs.all(|(ours, kernels)| is_same(ours, kernels))
+    };
+    for (skipped, (_, bytes)) in ours.iter().enumerate() {
+        let ours = &ours[skipped..];
+        let mut places = places.get(bytes.as_slice()).into_iter().flatten();
+        if let Some(&at) = places.find(|&&at| begin_both(ours, &kernels[at..])) {
+            return (ours, &kernels[at..]);
+        }
+    }
+    (&[], kernels)
+}
+
+/// Of each of the kernel's events, whether ours has it; what ours has beside them goes to `left`.
+fn find_all(ours: &[Recorded], kernels: &[Recorded], left: &mut Vec<Recorded>) -> Vec<bool> {
+    let mut rest = ours.iter();
+    // Ours that come next and are not taken yet.
+    let mut window: VecDeque<&Recorded> = rest.by_ref().take(AHEAD).collect();
+    let find = |event: &Recorded| {
+        let at = window.iter().position(|ours| is_same(ours, event));
+        let Some(at) = at else { return false };
+        window.remove(at);
+        window.extend(rest.next());
+        true
+    };
+    let found = kernels.iter().map(find).collect();
+    left.extend(window.into_iter().chain(rest).cloned());
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events that all differ, one each microsecond.
+    fn events(numbers: impl IntoIterator<Item = u64>) -> Vec<Recorded> {
+        let event = |number: u64| (number * 1000, number.to_le_bytes().to_vec());
+        numbers.into_iter().map(event).collect()
+    }
+
+    fn compare(ours: Vec<Recorded>, kernels: Vec<Recorded>) -> Loss {
+        Loss::of_cpus(&[(ours, kernels)])
+    }
+
+    #[test]
+    fn what_the_kernel_has_behind_our_last_event_is_lost() {
+        let loss = compare(events(50..190), events(0..200));
+        let expected = Loss {
+            both: 140,
+            last: 10,
+            last_ns: 9000,
+            between: 0,
+        };
+        assert_eq!(loss, expected);
+    }
+
+    #[test]
+    fn events_that_an_interrupt_exchanged_are_not_lost() {
+        let (mut ours, kernels) = (events(0..100), events(20..100));
+        ours.swap(60, 63);
+        let loss = compare(ours, kernels);
+        assert_eq!((loss.both, loss.last, loss.between), (80, 0, 0));
+    }
+
+    #[test]
+    fn event_on_another_cpu_is_not_lost() {
+        let moved = events([60]);
+        let (first, second) = (events((0..60).chain(61..100)), events(200..300));
+        let ours = second.iter().cloned().take(50).chain(moved);
+        let ours = ours.chain(second.iter().cloned().skip(50)).collect();
+        let loss = Loss::of_cpus(&[(first, events(0..100)), (ours, second)]);
+        assert_eq!((loss.both, loss.last, loss.between), (200, 0, 0));
+    }
+
+    #[test]
+    fn what_may_differ_between_instances_is_left_out() {
+        let of = |bytes: &[u8]| identity(bytes);
+        assert_eq!(
+            of(b"\x31\x01\x26\x02pid.exe\0xyz"),
+            of(b"\x31\x01\0\0pid.exe\0abc")
+        );
+        assert_ne!(of(b"\x31\x01\0\0pid."), of(b"\x31\x01\0\0pix."));
+        assert_eq!(of(b"\x31"), b"\x31");
+    }
+
+    #[test]
+    fn hole_in_ours_is_told_from_the_end() {
+        let ours = events((0..60).chain(63..100));
+        let loss = compare(ours, events(0..110));
+        assert_eq!((loss.both, loss.last, loss.between), (97, 10, 3));
+    }
+
+    #[test]
+    fn events_of_another_run_have_nothing_in_common() {
+        let loss = compare(events(1000..1100), events(0..100));
+        assert_eq!((loss.both, loss.last), (0, 100));
+    }
+}
