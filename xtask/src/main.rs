@@ -19,7 +19,7 @@ cargo xtask ACTION
   ci      check and test, and fails if a test was skipped
   bench   the figures of the README, beside the peers in one run: bench [NAME]...
   fuzz    each fuzz target for a while: fuzz [SECONDS]
-  vm      real kernels in QEMU: list, fetch, matrix, damage [--record]
+  vm      real kernels in QEMU: list, fetch, matrix, damage [--record], loss, backup-time
   golden  rewrites the expected outputs of the golden tests; look at the diff
   setup   installs what the tests and benches need (Debian packages)
 ";

@@ -156,6 +156,16 @@ pub(crate) fn create_new(path: &Path) -> Result<File, Error> {
 ///
 /// What cannot fit is not even tried: a file system that is full for a moment is trouble for others.
 pub(crate) fn allocate(file: &File, path: &Path, len_bytes: u64) -> Result<(), Error> {
+    check_room(file, path, len_bytes)?;
+    let result = match fallocate(file, len_bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => extend_with_zeros(file, len_bytes),
+        result => result.map_err(io::Error::from),
+    };
+    result.map_err(|error| allocation_error(path, len_bytes, error))
+}
+
+/// Whether `file` can become as long as `len_bytes`, as far as the file system knows now.
+pub(crate) fn check_room(file: &File, path: &Path, len_bytes: u64) -> Result<(), Error> {
     let has_bytes = file
         .metadata()
         .map_or(0, |metadata| metadata.blocks() * 512);
@@ -169,11 +179,7 @@ pub(crate) fn allocate(file: &File, path: &Path, len_bytes: u64) -> Result<(), E
             free_bytes,
         });
     }
-    let result = match fallocate(file, len_bytes) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => extend_with_zeros(file, len_bytes),
-        result => result.map_err(io::Error::from),
-    };
-    result.map_err(|error| allocation_error(path, len_bytes, error))
+    Ok(())
 }
 
 fn fallocate(file: &File, len_bytes: u64) -> Result<(), Errno> {
@@ -200,7 +206,8 @@ fn extend_with_zeros(file: &File, len_bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn allocation_error(path: &Path, needed_bytes: u64, source: io::Error) -> Error {
+/// What it means that a file could not be made so long.
+pub(crate) fn allocation_error(path: &Path, needed_bytes: u64, source: io::Error) -> Error {
     match source.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT | Errno::NOMEM) => {
             let free_bytes = free_bytes(path).unwrap_or(0);

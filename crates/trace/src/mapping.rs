@@ -14,7 +14,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::ptr::{self, NonNull};
 
@@ -226,6 +226,24 @@ impl Mapping {
         unsafe { RawMemory::new(self.as_ptr(), self.len) }
     }
 
+    /// Writes bytes to the end of a file, by one `write(2)` that takes them from here: how many. What
+    /// another process changes meanwhile is torn. What is outside the mapping is left out.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn write_to(&self, file: impl AsFd, range: Range<usize>) -> io::Result<usize> {
+        let end = range.end.min(self.len);
+        let start = range.start.min(end);
+        // SAFETY: 1: `start` is inside the mapping, or its end.
+        let first = unsafe { self.as_ptr().add(start) };
+        let fd = file.as_fd().as_raw_fd();
+        // SAFETY: 1 and 4: the range is mapped and can be read; the kernel reads it, so that no
+        // reference is needed (2).
+        let written = unsafe { nix::libc::write(fd, first.cast(), end - start) };
+        usize::try_from(written).map_err(|_| io::Error::last_os_error())
+    }
+
     /// Writes the pages of `range` back to the file and waits (`msync`, `MS_SYNC`). Bounds in
     /// bytes; what is outside the mapping is left out. Nothing to do on tmpfs and hugetlbfs.
     ///
@@ -405,6 +423,20 @@ mod tests {
         let (_folder, path, file) = area_file(4096);
         let error = Mapping::of_dax_file(&file, &path, 4096, Access::ReadWrite).unwrap_err();
         assert!(matches!(error, Error::NotDax { .. }), "{error}");
+    }
+
+    #[test]
+    fn bytes_are_written_to_a_file_from_where_they_are() {
+        let (folder, path, file) = area_file(8192);
+        let mapping = Mapping::of_file(&file, &path, 8192, Access::ReadWrite).unwrap();
+        mapping.memory_mut().unwrap().write(4090, b"over the page");
+        let to = folder.path().join("copy");
+        let out = File::create(&to).unwrap();
+        for (range, len) in [(4090..4103, 13), (8190..9000, 2), (9000..9001, 0)] {
+            assert_eq!(mapping.write_to(&out, range).unwrap(), len);
+        }
+        assert_eq!(fs::read(&to).unwrap(), b"over the page\0\0");
+        assert!(mapping.write_to(File::open(&to).unwrap(), 0..1).is_err());
     }
 
     #[test]

@@ -87,6 +87,14 @@ pub enum Error {
         /// The console's last lines.
         console: String,
     },
+    /// The guest did not say what it was to say.
+    #[error("the guest did not say {text:?}; it said\n{said}")]
+    NotSaid {
+        /// The text.
+        text: String,
+        /// All that it said where that was looked for.
+        said: String,
+    },
     /// The guest did not leave a result.
     #[error("the guest left no {name}; it left {there}; its console ends with\n{console}")]
     NoResult {

@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+pub mod backup_time;
 mod boot;
 pub mod crash;
 pub mod damage;

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use outlive_vm::{Kernel, regions};
+use outlive_vm::crash::{Death, Kind, Loss, Rig};
+use outlive_vm::{Kernel, backup_time, regions};
 
 const USAGE: &str = "\
 cargo xtask vm ACTION
@@ -13,6 +14,8 @@ cargo xtask vm ACTION
   matrix            regions of all kernels, CPUs, fills and ends, against what the kernels say:
                     matrix [--record] [CASE]...   (a part of a case's name chooses)
                     --record keeps them in fixtures/regions, for the tests to replay
+  loss [N]          what outlive lacks of the kernel's last events after N panics (12)
+  backup-time [N]   the kernel's backup of 100 MiB at boot beside outlive's, N times (5)
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Some("matrix") => matrix(&args[1..]),
+        Some("loss") => times(args.get(1), 12).and_then(loss),
+        Some("backup-time") => times(args.get(1), 5).and_then(time_backups),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -37,6 +42,73 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn times(arg: Option<&String>, default: usize) -> Result<usize, String> {
+    match arg.map(|arg| arg.parse()) {
+        None => Ok(default),
+        Some(Ok(times)) if times > 0 => Ok(times),
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
+/// Panics while outlive records on physical memory, and what is missing each time.
+fn loss(times: usize) -> Result<(), String> {
+    let mut all = Vec::new();
+    println!("crash    both  lost events      lost time");
+    for crash in 1..=times {
+        let loss = one_loss().map_err(|e| e.to_string())?;
+        let (events, ms) = (loss.last, loss.last_ns as f64 / 1e6);
+        println!("{crash:5} {:7} {events:12} {ms:11.3} ms", loss.both);
+        if loss.between > 0 || loss.both == 0 {
+            return Err(format!("not only the last events are missing: {loss:?}"));
+        }
+        all.push(loss);
+    }
+    for (name, at) in [("median", (times - 1) / 2), ("worst", times - 1)] {
+        let events = nth(all.iter().map(|loss| loss.last), at);
+        let ns = nth(all.iter().map(|loss| loss.last_ns), at);
+        println!("{name:>13} {events:12} {:11.3} ms", ns as f64 / 1e6);
+    }
+    Ok(())
+}
+
+fn one_loss() -> Result<Loss, Box<dyn std::error::Error>> {
+    let kernel = Kernel::pinned("7.3")?;
+    let mut rig = Rig::new(kernel, Kind::Physical, &outlive_vm::outlive()?)?;
+    rig.record("load\nany_moment", Death::Panic)?;
+    let folder = tempfile::tempdir()?;
+    let [ours, kernels] = ["ours", "kernels"].map(|name| folder.path().join(name));
+    std::fs::write(&ours, rig.area()?)?;
+    std::fs::write(&kernels, rig.reference()?)?;
+    Ok(Loss::between(&ours, &kernels)?)
+}
+
+/// The value at a place of the order.
+fn nth<T: Ord>(values: impl Iterator<Item = T>, at: usize) -> T {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable();
+    values.swap_remove(at)
+}
+
+/// Both backups, and the ratio of the shortest times: whatever else runs here makes them longer only.
+fn time_backups(times: usize) -> Result<(), String> {
+    let outlive = outlive_vm::outlive().map_err(|e| e.to_string())?;
+    let mut best = [f64::MAX; 2];
+    println!("      kernel     outlive");
+    for _ in 0..times {
+        let kernel = Kernel::pinned("7.3").map_err(|e| e.to_string())?;
+        let time = backup_time::measure(kernel, &outlive).map_err(|e| e.to_string())?;
+        let ms = [time.kernel, time.outlive].map(|time| time.as_secs_f64() * 1e3);
+        println!("{:9.1} ms {:8.1} ms", ms[0], ms[1]);
+        best = [best[0].min(ms[0]), best[1].min(ms[1])];
+    }
+    let [kernel, outlive] = best;
+    println!(
+        "shortest: {kernel:.1} ms, {outlive:.1} ms, ratio {:.2}",
+        outlive / kernel
+    );
+    Ok(())
 }
 
 /// Runs the cases, two at a time, and says of each what was compared.

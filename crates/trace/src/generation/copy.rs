@@ -1,7 +1,7 @@
 //! Backup of memory by copying it.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
 use outlive_ring::Memory;
@@ -13,7 +13,7 @@ use crate::{Error, Mapping, StateDir, StateLock, durable, failpoint};
 /// The steps of [`keep_by_copy`], in order, for [`failpoint`].
 pub const COPY_STEPS: [&str; 6] = [
     "copy-folder",
-    "copy-allocated",
+    "copy-created",
     "copy-half",
     "copy-synced",
     "copy-region",
@@ -158,10 +158,18 @@ fn is_same(a: impl Read, b: impl Read) -> io::Result<bool> {
 fn copy_region(source: CopySource<'_>, region: &Path) -> Result<(), Error> {
     let part = durable::with_suffix(region, ".part");
     let len_bytes = source.len_bytes()?;
-    let mut file = durable::create_allocated(&part, len_bytes)?;
-    failpoint::reached("copy-allocated");
-    let copied =
-        copy_bytes(source.open()?, &mut file, len_bytes).map_err(Error::io("write", &part))?;
+    let mut file = durable::create_new(&part)?;
+    // Its blocks are not allocated before: on a tmpfs that takes as long as writing them.
+    durable::check_room(&file, &part, len_bytes)?;
+    failpoint::reached("copy-created");
+    let copied = match source {
+        CopySource::File(path) => {
+            let mut from = File::open(path).map_err(Error::io("open", path))?;
+            copy_file(&mut from, &mut file, len_bytes)
+        }
+        CopySource::Memory(mapping) => copy_memory(mapping, &file),
+    };
+    let copied = copied.map_err(|error| durable::allocation_error(&part, len_bytes, error))?;
     if copied != len_bytes {
         return Err(Error::TooShort {
             path: part,
@@ -175,22 +183,26 @@ fn copy_region(source: CopySource<'_>, region: &Path) -> Result<(), Error> {
 }
 
 /// Copies at most `len_bytes`; returns how many there were.
-fn copy_bytes(from: impl Read, to: &mut File, len_bytes: u64) -> io::Result<u64> {
-    let mut from = from.take(len_bytes);
-    let mut chunk = vec![0; CHUNK_BYTES];
+fn copy_file(from: &mut File, to: &mut File, len_bytes: u64) -> io::Result<u64> {
+    let half = io::copy(&mut from.take(len_bytes / 2), to)?;
+    failpoint::reached("copy-half");
+    Ok(half + io::copy(&mut from.take(len_bytes - half), to)?)
+}
+
+/// Copies all of a mapping. The kernel takes the bytes from where they are.
+fn copy_memory(from: &Mapping, to: &File) -> io::Result<u64> {
     let mut copied = 0;
-    loop {
-        let len = match from.read(&mut chunk) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            result => result?,
-        };
-        if len == 0 {
-            return Ok(copied);
+    while copied < from.len() {
+        let end = from.len().min(copied + CHUNK_BYTES);
+        match from.write_to(to, copied..end) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => copied += len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        to.write_all(&chunk[..len])?;
-        copied += len as u64;
-        if copied >= len_bytes / 2 {
+        if copied >= from.len() / 2 {
             failpoint::reached("copy-half");
         }
     }
+    Ok(copied as u64)
 }

@@ -191,8 +191,8 @@ mod tests {
     fn event_on_another_cpu_is_not_lost() {
         let moved = events([60]);
         let (first, second) = (events((0..60).chain(61..100)), events(200..300));
-        let ours = second.iter().cloned().take(50).chain(moved);
-        let ours = ours.chain(second.iter().cloned().skip(50)).collect();
+        let ours = second.iter().take(50).cloned().chain(moved);
+        let ours = ours.chain(second.iter().skip(50).cloned()).collect();
         let loss = Loss::of_cpus(&[(first, events(0..100)), (ours, second)]);
         assert_eq!((loss.both, loss.last, loss.between), (200, 0, 0));
     }

@@ -46,6 +46,10 @@ load() { # scheduler events for as long as the machine lives
     while :; do cat /proc/self/stat > /dev/null; sleep 0.01; done &
   done
 }
+any_moment() { # up to a second and a half
+  sleep 0.$((RANDOM % 1000))
+  sleep 0.5
+}
 last_words() { # an event that has reached outlive's area when this is done
   ln -s /bin/busybox /tmp/last-words
   /tmp/last-words 2> /dev/null
