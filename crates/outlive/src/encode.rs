@@ -27,7 +27,7 @@ pub trait Values {
     fn event_bytes(&self) -> usize;
 
     /// Writes the fields behind the common ones. `event` has as many bytes as the event, or
-    /// [`EVENT_MAX`] if that is less.
+    /// `EVENT_MAX` if that is less.
     fn put(&self, event: &mut [u8]);
 }
 

@@ -23,7 +23,7 @@ static REGISTERED: AtomicPtr<Site> = AtomicPtr::new(ptr::null_mut());
 /// *Invariants*
 /// 1. `switch` points to one of the two statics or to a byte of a region, and a region that sites were
 ///    registered with stays mapped until the process ends.
-/// 2. Every site in the list of [`REGISTERED`] is a static.
+/// 2. Every site in the list of `REGISTERED` is a static.
 #[derive(Debug)]
 pub struct Site {
     package: &'static str,

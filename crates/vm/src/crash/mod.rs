@@ -222,7 +222,7 @@ impl Rig {
         })
     }
 
-    /// Outlive records until the machine dies; `script` comes between, with [`FUNCTIONS`].
+    /// Outlive records until the machine dies; `script` comes between, with `FUNCTIONS`.
     ///
     /// # Errors
     /// As [`Machine::boot`].
