@@ -60,7 +60,7 @@ impl InstanceFolder {
     /// The clock in use.
     ///
     /// # Errors
-    /// As [`Instance::clocks`](crate::Instance::clocks).
+    /// As reading `trace_clock`.
     pub fn trace_clock(&self) -> Result<String, Error> {
         let (mut clocks, current) = self.clocks()?;
         Ok(clocks.swap_remove(current))

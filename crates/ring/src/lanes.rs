@@ -114,7 +114,7 @@ pub enum NoLane {
 /// *Invariants*
 /// 1. Only the thread that is inside a lane touches its writer. A thread is inside while its slot
 ///    says so and it was the owner after that was visible, or while it has borrowed the lane.
-/// 2. An owner other than the thread itself is changed to [`HELD`] only by compare-and-exchange,
+/// 2. An owner other than the thread itself is changed to `HELD` only by compare-and-exchange,
 ///    and is given to somebody else only when the old owner's slot, looked at behind the barrier,
 ///    does not say that it is inside this lane.
 #[derive(Debug)]
