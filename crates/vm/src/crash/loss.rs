@@ -15,8 +15,10 @@ use outlive_trace::view::View;
 const AHEAD: usize = 64;
 /// Equal events in a row that show where the two begin to be the same.
 const SURE: usize = 24;
-/// The two times of an event are not as far apart as this, whatever came between.
-const NEAR_NS: u64 = 1_000_000_000;
+/// The two times of an event are closer than this, unless another task came between.
+const NEAR_NS: u64 = 50_000_000;
+/// And closer than this even then: other events of the same bytes may be as far away.
+const FAR_NS: u64 = 2_000_000_000;
 
 /// What is missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl Loss {
             }
         }
         for event in lacking {
-            match left.iter().position(|ours| is_same(ours, event)) {
+            match left.iter().position(|ours| is_same(ours, event, FAR_NS)) {
                 Some(at) => {
                     left.swap_remove(at);
                     loss.both += 1;
@@ -85,8 +87,8 @@ impl Loss {
 }
 
 /// Whether an event of ours is one of the kernel's.
-fn is_same(ours: &Recorded, kernels: &Recorded) -> bool {
-    ours.1 == kernels.1 && ours.0.abs_diff(kernels.0) < NEAR_NS
+fn is_same(ours: &Recorded, kernels: &Recorded, within_ns: u64) -> bool {
+    ours.1 == kernels.1 && ours.0.abs_diff(kernels.0) < within_ns
 }
 
 /// A CPU's events from a time on.
@@ -124,7 +126,7 @@ fn beginning<'a>(
     }
     let begin_both = |ours: &[Recorded], kernels: &[Recorded]| {
         let mut pairs = ours.iter().zip(kernels).take(SURE);
-        pairs.len() == SURE && pairs.all(|(ours, kernels)| is_same(ours, kernels))
+        pairs.len() == SURE && pairs.all(|(ours, kernels)| is_same(ours, kernels, NEAR_NS))
     };
     for (skipped, (_, bytes)) in ours.iter().enumerate() {
         let ours = &ours[skipped..];
@@ -142,7 +144,7 @@ fn find_all(ours: &[Recorded], kernels: &[Recorded], left: &mut Vec<Recorded>) -
     // Ours that come next and are not taken yet.
     let mut window: VecDeque<&Recorded> = rest.by_ref().take(AHEAD).collect();
     let find = |event: &Recorded| {
-        let at = window.iter().position(|ours| is_same(ours, event));
+        let at = window.iter().position(|ours| is_same(ours, event, NEAR_NS));
         let Some(at) = at else { return false };
         window.remove(at);
         window.extend(rest.next());
@@ -195,6 +197,26 @@ mod tests {
         let ours = ours.chain(second.iter().skip(50).cloned()).collect();
         let loss = Loss::of_cpus(&[(first, events(0..100)), (ours, second)]);
         assert_eq!((loss.both, loss.last, loss.between), (200, 0, 0));
+    }
+
+    /// A task was preempted between the two; its event came late in ours, and was taken for one of the
+    /// same bytes that the kernel had at the end.
+    #[test]
+    fn late_event_is_not_taken_for_one_of_the_last() {
+        let (mut ours, mut kernels) = (events(0..1000), events(0..1020));
+        let late = (500_000_000, b"wait".to_vec());
+        for (time, _) in ours
+            .iter_mut()
+            .chain(&mut kernels)
+            .filter(|event| event.0 > 300_000)
+        {
+            *time += 1_000_000_000;
+        }
+        kernels.insert(300, (300_000, late.1.clone()));
+        kernels.push((1_001_020_000, late.1.clone()));
+        ours.insert(400, late);
+        let loss = compare(ours, kernels);
+        assert_eq!((loss.both, loss.last, loss.between), (1001, 21, 0));
     }
 
     #[test]
