@@ -1,7 +1,7 @@
 //! How long a backup takes at boot: the kernel's, and outlive's of the same memory through `/dev/mem`.
 //!
 //! Both are asked for by the same words, of a region of 100 MiB that is full of events, and both have
-//! the copy in memory: the kernel's in pages of its own, outlive's in a file on a tmpfs with huge pages.
+//! the copy in memory: the kernel's in pages of its own, outlive's in a file on a tmpfs.
 //! Both are timed alike, by when what they say comes out of the machine's second serial port: the kernel's clock does
 //! not go yet when it makes its backup. The kernel's time begins when the source is attached and ends
 //! when the copy is; outlive's begins when the memory is reserved and ends when the copy is a generation.
@@ -51,7 +51,7 @@ pub fn measure(kernel: Kernel, outlive: &Path) -> Result<BackupTime, Error> {
 
     let boot = Boot::new(&reserved)
         .program("outlive", outlive)
-        .script("mkdir /state; mount -t tmpfs -o huge=always state /state")
+        .script("mkdir /state; mount -t tmpfs state /state")
         .script(&format!(
             "outlive --state /state/outlive boot \
              '{source},sched {BACKUP}' 2> /dev/ttyS1 & outlive=$!"
