@@ -46,6 +46,10 @@ pub(crate) enum Command {
     Show(ShowArgs),
     Info(InfoArgs),
     Check(CheckArgs),
+    /// Switch events of a running program on
+    Enable(SwitchArgs),
+    /// Switch events of a running program off
+    Disable(SwitchArgs),
     Rm(RmArgs),
     Demo(DemoArgs),
     Doctor(Box<DoctorArgs>),
@@ -175,6 +179,25 @@ pub(crate) struct CheckArgs {
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Events of a running program.
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive disable shop
+  outlive disable shop http:request 'db:*'
+  outlive enable shop db
+
+Without an event the program's events are listed with their switches. A program's event is known when
+the program has come to it for the first time.")]
+pub(crate) struct SwitchArgs {
+    /// The program, by the name of its instance
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Events: sys, sys:event, event, or a pattern with * and ?
+    #[arg(value_name = "EVENT", value_parser = parse_event)]
+    pub(crate) events: Vec<EventToken>,
 }
 
 /// Remove what is kept of an earlier run

@@ -39,6 +39,9 @@ pub(crate) fn write(out: &mut Vec<u8>, catalog: &Catalog, event: &ViewEvent<'_>)
                 .map(|(name, value)| (name.to_owned(), to_json(value)))
                 .collect();
             object.insert("fields".into(), fields.into());
+            if format.is_cut(event.payload) {
+                object.insert("cut".into(), true.into());
+            }
         }
         None => {
             object.insert("id".into(), json!(outlive_event::event_id(event.payload)));
@@ -62,6 +65,8 @@ fn to_json(value: Value<'_>) -> Json {
         Value::Signed(value) => value.into(),
         Value::Unsigned(value) => value.into(),
         Value::Bool(value) => value.into(),
+        // Not a number and infinite are no JSON numbers: null.
+        Value::Float(value) => value.into(),
         // More than a JSON number may hold exactly.
         Value::Pointer(address) => format!("{address:#x}").into(),
         Value::Text(bytes) => text(bytes),

@@ -23,6 +23,7 @@ mod ls;
 mod rm;
 mod show;
 mod summary;
+mod switch;
 mod target;
 mod units;
 
@@ -91,6 +92,8 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Show(show) => show::run(args, show),
         Command::Info(info) => info::run(args, info),
         Command::Check(check) => check::run(args, check),
+        Command::Enable(switch) => switch::run(args, switch, true),
+        Command::Disable(switch) => switch::run(args, switch, false),
         Command::Rm(rm) => rm::run(args, rm),
         Command::Demo(_) => demo::run(),
         Command::Doctor(doctor) => doctor::run(args, doctor),

@@ -8,7 +8,7 @@ use outlive_event::Catalog;
 use outlive_trace::start::KERNEL_BACKING;
 use outlive_trace::view::View;
 use outlive_trace::{
-    Backing, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, apps, generation,
+    Area, Backing, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, apps, generation,
 };
 
 use crate::args::{Args, TargetArgs};
@@ -92,6 +92,9 @@ impl Target {
                 return Ok(target);
             }
         }
+        if let Some(child) = Self::child(args, name)? {
+            return Ok(child);
+        }
         let path = Path::new(name);
         if path.join("region").is_file() {
             return Ok(Self::File(path.join("region")));
@@ -105,6 +108,26 @@ impl Target {
             known: known_names_of_all(args, state.as_ref())?,
         }
         .into())
+    }
+
+    /// A child that was forked from a program: `NAME.PID`.
+    fn child(args: &Args, name: &str) -> Result<Option<Self>> {
+        let Some((parent, pid)) = name.rsplit_once('.') else {
+            return Ok(None);
+        };
+        let Some(state) = apps::of_instance(&state_path(args)?, parent)? else {
+            return Ok(None);
+        };
+        let instances = state.read_instances()?.instances;
+        let places = instances.iter().filter_map(RegionPlace::of_instance);
+        let mut children = places.flat_map(|place| place.path().map_or(vec![], apps::children));
+        let Some((_, path)) = children.find(|(child, _)| child.to_string() == pid) else {
+            return Ok(None);
+        };
+        Ok(Some(Self::Live {
+            is_running: Area::is_file_in_use(&path)?,
+            place: RegionPlace::File(path),
+        }))
     }
 
     fn in_state(state: &StateDir, name: &str) -> Result<Option<Self>> {
@@ -153,6 +176,17 @@ impl Target {
                     entry.name
                 ),
             })
+    }
+
+    /// The file that a running recorder writes; `None` if it is none.
+    pub(crate) fn running_file(&self) -> Option<&Path> {
+        match self {
+            Self::Live {
+                place,
+                is_running: true,
+            } => place.path(),
+            _ => None,
+        }
     }
 
     /// Opens it for reading. What is odd but no reason to stop is said on standard error.

@@ -11,6 +11,7 @@ use crate::constants::Constants;
 use crate::ctype::{self, IntType};
 use crate::error::{FormatError, FormatErrorKind, NotEvaluated};
 use crate::print_fmt::{self, Program};
+use crate::record;
 use crate::symbol_fields::SymbolFields;
 use crate::task_names::NamePairs;
 
@@ -67,6 +68,11 @@ pub enum FieldKind {
     Int(IntType),
     /// One byte, `bool`.
     Bool,
+    /// `float` or `double`: no kernel's event has one, those of programs do.
+    Float {
+        /// Bytes: 4 or 8.
+        size: u8,
+    },
     /// An address in the traced kernel, or a user's.
     Pointer {
         /// True for `char *`: the address of a string.
@@ -168,6 +174,13 @@ impl EventFormat {
             .find(|f| f.name == name)
     }
 
+    /// Whether a text or an array of the record `payload` was cut when it was recorded: it keeps its
+    /// length, and reaches beyond the record's end.
+    #[must_use]
+    pub fn is_cut(&self, payload: &[u8]) -> bool {
+        self.has_cpu() && self.fields.iter().any(|field| field.is_cut(payload))
+    }
+
     /// The CPU that the record `payload` was written on, where records say so themselves: those of
     /// a program's own events, whose buffers are not the CPUs'.
     #[inline]
@@ -196,6 +209,19 @@ impl EventFormat {
         self.program
             .get_or_init(|| print_fmt::compile(self, &|name| constants.get(name)))
             .as_ref()
+    }
+}
+
+impl Field {
+    fn is_cut(&self, payload: &[u8]) -> bool {
+        let FieldKind::Dynamic {
+            is_relative: false, ..
+        } = self.kind
+        else {
+            return false;
+        };
+        let word = record::load_u32(payload, self.offset as usize);
+        (word & 0xffff) + (word >> 16) > payload.len() as u32
     }
 }
 
@@ -354,6 +380,8 @@ fn scalar(type_name: &str, size: u32, is_signed: bool) -> FieldKind {
     }
     match size {
         1 if matches!(type_name, "bool" | "_Bool") => FieldKind::Bool,
+        4 if type_name == "float" => FieldKind::Float { size: 4 },
+        8 if type_name == "double" => FieldKind::Float { size: 8 },
         1 | 2 | 4 | 8 if !type_name.starts_with("struct ") && !type_name.starts_with("union ") => {
             FieldKind::Int(IntType::new(size as u8, is_signed))
         }

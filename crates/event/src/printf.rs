@@ -47,6 +47,8 @@ pub(crate) enum Count {
 pub(crate) enum Conversion {
     /// `d i u x X o`.
     Int { ty: IntType, base: Base },
+    /// `g`, which no kernel has: floating-point numbers of a program's events.
+    Float,
     /// `c`.
     Char,
     /// `s`.
@@ -195,6 +197,7 @@ impl Cursor<'_> {
             b'x' => int(false, Base::LowerHex),
             b'X' => int(false, Base::UpperHex),
             b'o' => int(false, Base::Octal),
+            b'g' => Conversion::Float,
             b'c' => Conversion::Char,
             b's' => Conversion::Str,
             b'p' => Conversion::Pointer(self.pointer_letters()),

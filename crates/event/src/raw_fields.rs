@@ -73,6 +73,10 @@ fn push_value(
         FieldKind::Pointer { to_char: true } => {
             push_char_pointer(out, record::load(payload, offset, IntType::ULONG), catalog);
         }
+        FieldKind::Float { size } => {
+            let bits = record::load(payload, offset, IntType::new(size, false));
+            record::push_float(out, bits, size);
+        }
         _ => push_number(out, field, payload, catalog, always_signed),
     }
 }

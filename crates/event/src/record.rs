@@ -37,6 +37,30 @@ pub(crate) fn load_u64(record: &[u8], offset: usize) -> Option<u64> {
     word::<8>(record, offset).map(u64::from_le_bytes)
 }
 
+/// The floating-point number of `size` bytes (4 or 8) at `offset`; 0 if the record is too short.
+pub(crate) fn load_float(record: &[u8], offset: usize, size: u8) -> f64 {
+    let bits = load(record, offset, IntType::new(size, false));
+    float_of(bits, size)
+}
+
+/// The floating-point number of `size` bytes (4 or 8) with these bits.
+fn float_of(bits: u64, size: u8) -> f64 {
+    match size {
+        4 => f64::from(f32::from_bits(bits as u32)),
+        _ => f64::from_bits(bits),
+    }
+}
+
+/// Appends the number of `size` bytes (4 or 8) with these bits, with the digits that tell it from
+/// its neighbours.
+pub(crate) fn push_float(out: &mut Vec<u8>, bits: u64, size: u8) {
+    let text = match size {
+        4 => format!("{:?}", f32::from_bits(bits as u32)),
+        _ => format!("{:?}", f64::from_bits(bits)),
+    };
+    out.extend_from_slice(text.as_bytes());
+}
+
 /// The bytes `offset..offset + len` as far as the record has them.
 #[inline]
 pub(crate) fn slice(record: &[u8], offset: usize, len: usize) -> &[u8] {

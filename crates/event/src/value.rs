@@ -5,7 +5,7 @@ use crate::format::{EventFormat, Field, FieldKind};
 use crate::record;
 
 /// The value of a field. Texts are bytes: the kernel does not promise an encoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Value<'a> {
     /// A signed integer.
@@ -14,6 +14,8 @@ pub enum Value<'a> {
     Unsigned(u64),
     /// A `bool`.
     Bool(bool),
+    /// A floating-point number.
+    Float(f64),
     /// An address.
     Pointer(u64),
     /// A text, without its NUL.
@@ -75,6 +77,7 @@ impl Field {
         match self.kind {
             FieldKind::Int(ty) => int(record::load(payload, offset, ty), ty),
             FieldKind::Bool => Value::Bool(bytes.first().is_some_and(|&b| b != 0)),
+            FieldKind::Float { size } => Value::Float(record::load_float(payload, offset, size)),
             FieldKind::Pointer { .. } => {
                 Value::Pointer(record::load(payload, offset, IntType::ULONG))
             }

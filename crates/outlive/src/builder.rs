@@ -47,6 +47,7 @@ pub struct Builder {
     events: Vec<String>,
     command_line: Option<String>,
     overwrite: bool,
+    records_panics: bool,
     policy: Option<Policy>,
 }
 
@@ -73,6 +74,7 @@ impl Builder {
             events: vec!["*:*".to_owned()],
             command_line: None,
             overwrite: true,
+            records_panics: true,
             policy: None,
         }
     }
@@ -124,6 +126,13 @@ impl Builder {
         self
     }
 
+    /// Leaves the panic hook alone. Without this each panic is recorded as `outlive:panic`, with its
+    /// message, place and thread, before the hook does what it did so far.
+    pub fn no_panic_hook(mut self) -> Self {
+        self.records_panics = false;
+        self
+    }
+
     /// Generations to keep; 8 without this.
     pub fn keep(self, generations: u32) -> Self {
         let mut policy = Policy::KEEP_ALL;
@@ -156,10 +165,21 @@ impl Builder {
         if crate::recorder::current().is_some() {
             return Err(Error::AlreadyStarted);
         }
-        Recorder::start(self.prepare()?)
+        let records_panics = self.records_panics;
+        let recorder = Recorder::start(self.prepare()?)?;
+        if records_panics {
+            crate::panic::install_hook();
+        }
+        Ok(recorder)
     }
 
     fn prepare(self) -> Result<Prepared, Error> {
+        for event in &self.events {
+            EventToken::new(event).map_err(|problem| Error::BadEvent {
+                text: event.clone(),
+                why: problem.message,
+            })?;
+        }
         let text = self.line();
         let cmdline = CommandLine::parse(&text);
         if !cmdline.is_clean_for_strict() {
@@ -187,6 +207,9 @@ impl Builder {
         .run(|_| {})?;
         let enabled = instance.events.clone();
         let live = started.live.into_iter().next().ok_or(Error::NoInstance)?;
+        if let Some(path) = live.area.path() {
+            apps::keep_children(&state, &started.lock, &instance.name, path)?;
+        }
         Ok(Prepared {
             lock: started.lock,
             run: started.run,

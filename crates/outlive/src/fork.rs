@@ -51,10 +51,10 @@ pub(crate) fn begin_region(inner: &Inner) -> bool {
     let Some(place) = make(inner) else {
         return false;
     };
-    // SAFETY: owners and slots are wiped: that is how we came here; and nobody else is here.
     let is_moved = place.replace(inner.memory());
     if is_moved {
-        // SAFETY: as above.
+        inner.process.store(system::process_id(), Ordering::Relaxed);
+        // SAFETY: owners and slots are wiped: that is how we came here; and nobody else is here.
         unsafe { inner.lanes.restart() };
     }
     is_moved
@@ -83,8 +83,9 @@ fn make(inner: &Inner) -> Option<Place> {
     let parents = inner.memory();
     let len = parents.len();
     let descriptor = create(inner, len)?;
-    // SAFETY: a new mapping of the file, where the kernel finds room. The descriptor stays open, for
-    // the lock.
+    // It stays open, for the lock.
+    inner.locks[0].store(descriptor, Ordering::Relaxed);
+    // SAFETY: a new mapping of the file, where the kernel finds room.
     let address = unsafe {
         libc::mmap(
             ptr::null_mut(),
@@ -136,24 +137,29 @@ fn create(inner: &Inner, len: usize) -> Option<libc::c_int> {
     if descriptor < 0 {
         return None;
     }
-    // SAFETY: zero is a lock of the whole file.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = libc::F_WRLCK as libc::c_short;
-    let len = libc::off_t::try_from(len).ok()?;
-    // SAFETY: a descriptor of ours, and numbers.
-    let is_made = unsafe { libc::fallocate(descriptor, 0, 0, len) } == 0;
-    // SAFETY: the lock is as fcntl(2) wants it.
-    let is_locked = unsafe { libc::fcntl(descriptor, libc::F_OFD_SETLK, &raw const lock) } == 0;
-    if is_made && is_locked {
+    // Locked before it has a length: until then the parent's next start leaves it alone.
+    if lock(descriptor) && allocate(descriptor, len) {
         return Some(descriptor);
     }
-    // SAFETY: made just now; the path ends with a zero.
-    unsafe {
-        libc::unlink(path.as_ptr());
-    }
+    // SAFETY: the path ends with a zero.
+    unsafe { libc::unlink(path.as_ptr()) };
     // SAFETY: ours, and not used again.
     unsafe { system::close(descriptor) };
     None
+}
+
+fn lock(descriptor: libc::c_int) -> bool {
+    // SAFETY: zero is a lock of the whole file, of no process.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    // SAFETY: the lock is as fcntl(2) wants it.
+    unsafe { libc::fcntl(descriptor, libc::F_OFD_SETLK, &raw const lock) == 0 }
+}
+
+fn allocate(descriptor: libc::c_int, len: usize) -> bool {
+    // SAFETY: numbers only.
+    libc::off_t::try_from(len)
+        .is_ok_and(|len| unsafe { libc::fallocate(descriptor, 0, 0, len) == 0 })
 }
 
 /// The parent's file name with the process id behind it.

@@ -46,10 +46,12 @@ mod field;
 mod fork;
 mod format;
 mod macros;
+mod panic;
 mod previous;
 mod recorder;
 mod registry;
 mod site;
+mod span;
 mod system;
 mod thread;
 
@@ -59,6 +61,7 @@ pub use field::{Array, Field, FieldType};
 pub use outlive_trace::{Backing, Verdict};
 pub use previous::Previous;
 pub use recorder::Recorder;
+pub use span::Span;
 
 #[doc(hidden)]
 pub mod __private {

@@ -1,4 +1,4 @@
-//! The event macro.
+//! The macros that record.
 
 /// Records an event: `event!("system:name", field = value, ...)`.
 ///
@@ -29,6 +29,39 @@ macro_rules! event {
         );
         if SITE.is_enabled() {
             $crate::__private::record(&SITE, &($(&$value,)*));
+        }
+    }};
+}
+
+/// Begins a span: `let _span = span!("system:name", field = value, ...)`. It ends when the guard is
+/// dropped. Name and fields are those of [`event!`].
+///
+/// ```
+/// fn answer(path: &str) {
+///     let _request = outlive::span!("http:request", path = path);
+///     let _query = outlive::span!("db:query");
+///     // Whatever dies here was inside of both.
+/// }
+/// # answer("/");
+/// ```
+#[macro_export]
+macro_rules! span {
+    ($name:literal $(, $field:ident = $value:expr)* $(,)?) => {{
+        const _: () = assert!(
+            $crate::__private::is_event_name($name),
+            "a span is called `system:name` or `name`: letters, digits and _, no digit first"
+        );
+        static SITE: $crate::__private::Site = $crate::__private::Site::new(
+            env!("CARGO_PKG_NAME"),
+            $name,
+            &["span_id", "span_parent" $(, stringify!($field))*],
+        );
+        if SITE.is_enabled() {
+            let span = $crate::Span::begin();
+            $crate::__private::record(&SITE, &(span.id(), span.parent(), $(&$value,)*));
+            span
+        } else {
+            $crate::Span::none()
         }
     }};
 }

@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)]
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use outlive_ring::extension::{Layout, store_clock_pair};
 use outlive_ring::{Lanes, NoLane, RawMemory, Region, RunRecord};
@@ -44,8 +45,7 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 ///
 /// A child of `fork` begins a region of its own with its first event: the file beside its parent's
 /// with the child's process id behind the name. The parent's next start keeps it as a generation of
-/// `NAME.child`. A child that records nothing makes nothing. Dropping the recorder in a child does
-/// nothing.
+/// `NAME.child`. A child that records nothing makes nothing, and cannot end its parent's recording.
 #[derive(Debug)]
 #[must_use = "recording ends when this is dropped"]
 pub struct Recorder {
@@ -63,15 +63,18 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     /// Tells recorders of one process apart, from 1.
     number: u32,
-    /// The process that started it.
-    pub(crate) process: u32,
+    /// The process that the region belongs to: the one that started it, or a forked child with a
+    /// region of its own.
+    pub(crate) process: AtomicU32,
+    /// The open files that hold the locks of state and area; -1 when given back.
+    pub(crate) locks: [AtomicI32; 2],
     at_thread_end: Option<AtThreadEnd>,
     /// When the next sign of life is due, in the trace clock.
     next_beat_ns: AtomicU64,
     beats: AtomicU64,
-    /// The area, kept open for its lock.
+    /// The instance and its area.
     pub(crate) live: &'static Live,
-    lock: StateLock,
+    lock: ManuallyDrop<StateLock>,
 }
 
 impl Recorder {
@@ -108,6 +111,7 @@ impl Recorder {
         store_clock_pair(&layout, &memory, 0, clock.pair());
         let registry = Registry::new(&layout, memory, enabled, run);
         let control = Control::new().map_err(Error::Memory)?;
+        let area = live.area.descriptor().map_or(-1, |area| area.as_raw_fd());
         let mut lanes = Lanes::open(region, &control.owners, &control.slots, system::barrier());
         lanes.set_overwrite(overwrite);
         let inner = Box::leak(Box::new(Inner {
@@ -117,12 +121,13 @@ impl Recorder {
             layout,
             clock,
             number,
-            process: system::process_id(),
+            process: AtomicU32::new(system::process_id()),
+            locks: [lock.as_fd().as_raw_fd(), area].map(AtomicI32::new),
             at_thread_end: AtThreadEnd::new(thread_ends),
             next_beat_ns: AtomicU64::new(0),
             beats: AtomicU64::new(0),
             live,
-            lock,
+            lock: ManuallyDrop::new(lock),
         }));
         inner.install()?;
         retire_old(&state, &inner.lock, policy);
@@ -170,7 +175,7 @@ impl Inner {
     /// Ends the recording, in the process that started it, once.
     fn close(&'static self) {
         let this = ptr::from_ref(self).cast_mut();
-        let is_current = self.process == system::process_id()
+        let is_current = self.process.load(Ordering::Relaxed) == system::process_id()
             && CURRENT
                 .compare_exchange(this, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok();
@@ -187,13 +192,14 @@ impl Inner {
         self.release();
     }
 
-    /// Gives the locks back: the next start may be made.
+    /// Gives the locks back: the next start may be made, or the parent has them alone.
     pub(crate) fn release(&self) {
-        let area = self.live.area.descriptor().map(|fd| fd.as_raw_fd());
-        for descriptor in area.into_iter().chain([self.lock.as_fd().as_raw_fd()]) {
-            // SAFETY: nobody uses them again: area and lock are never dropped, and this is called
-            // once per process, by who took the recorder away or is alone in a new process.
-            unsafe { system::close(descriptor) };
+        for lock in &self.locks {
+            let descriptor = lock.swap(-1, Ordering::Relaxed);
+            if descriptor >= 0 {
+                // SAFETY: nobody uses it again: area and lock are never dropped.
+                unsafe { system::close(descriptor) };
+            }
         }
     }
 
@@ -332,7 +338,7 @@ fn put<V: Values>(inner: &Inner, id: u16, values: &V, event: &mut [u8]) {
     inner.write(event);
 }
 
-/// Registers a site, and gives its id if the event is on.
+/// Registers a site, and gives its id if the event is to be recorded.
 #[cold]
 fn register<V: Values>(inner: &Inner, site: &'static Site) -> Option<u16> {
     let done = inner.registry.with(|registry| {
@@ -342,5 +348,6 @@ fn register<V: Values>(inner: &Inner, site: &'static Site) -> Option<u16> {
         // A signal handler has interrupted a registration: there is no format for its event.
         inner.lanes.count_dropped();
     }
-    site.id().filter(|_| site.is_enabled())
+    site.id()
+        .filter(|_| site.is_unconditional() || site.is_enabled())
 }

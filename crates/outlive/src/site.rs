@@ -18,6 +18,9 @@ static REFUSED: AtomicU8 = AtomicU8::new(switch::OFF);
 /// The newest registered site; each knows the one before.
 static REGISTERED: AtomicPtr<Site> = AtomicPtr::new(ptr::null_mut());
 
+/// Instead of a package: this crate's own events. No package is called so.
+pub(crate) const OWN: &str = "";
+
 /// A place where an event is recorded.
 ///
 /// *Invariants*
@@ -59,6 +62,12 @@ impl Site {
         // SAFETY: 1. Acquire: pairs with the registration, whose id is then seen too.
         let switch = unsafe { &*self.switch.load(Ordering::Acquire) };
         switch.load(Ordering::Relaxed) & switch::OFF == 0
+    }
+
+    /// Whether the event is recorded whatever its switch says: those of this crate, which are the
+    /// other half of something that was recorded, or too rare and too important.
+    pub(crate) fn is_unconditional(&self) -> bool {
+        self.package == OWN
     }
 
     /// The event's id; `None` before the site is registered.

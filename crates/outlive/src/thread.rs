@@ -14,6 +14,10 @@ pub(crate) struct Thread {
     pub(crate) recorder: Cell<u32>,
     /// Its id.
     pub(crate) id: Cell<u32>,
+    /// The innermost open span; 0 none.
+    pub(crate) span: Cell<u64>,
+    /// Ids of spans that are left to it: the next one, and behind the last.
+    pub(crate) span_ids: Cell<(u64, u64)>,
 }
 
 thread_local! {
@@ -22,6 +26,8 @@ thread_local! {
             slot: ThreadSlot::new(),
             recorder: Cell::new(0),
             id: Cell::new(0),
+            span: Cell::new(0),
+            span_ids: Cell::new((0, 0)),
         }
     };
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Acks, Child, child_state, events_of};
+use common::{Acks, Child, Folder, child_state, events_of};
 use outlive_trace::view::View;
 
 /// Small, so that it goes round.
@@ -72,7 +72,7 @@ fn whatever_was_recorded_before_a_kill_is_there_after_it() {
     let kills =
         std::env::var("OUTLIVE_KILLS").map_or(KILLS_DEFAULT, |kills| kills.parse().unwrap());
     for threads in [1, 2, 8, 64] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let mut total = Total::default();
         for _ in 0..kills {
             let acks = Acks::create(folder.path(), threads);
@@ -87,7 +87,6 @@ fn whatever_was_recorded_before_a_kill_is_there_after_it() {
         }
         println!("{threads} threads, {kills} kills: {total:?}");
         assert!(total.events > 0);
-        common::remove_shared(folder.path(), "storm");
     }
 }
 

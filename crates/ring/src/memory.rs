@@ -66,6 +66,13 @@ pub trait MemoryMut: Memory {
         fence(Ordering::Release);
         self.store_u64(offset, value);
     }
+    /// Stores a little-endian word and behind it `bytes`, with zeros up to `len` bytes; `offset` and
+    /// `len` are multiples of 4.
+    fn store_record(&self, offset: usize, first: u32, bytes: &[u8], len: usize) {
+        self.store_u32(offset, first);
+        self.write(offset + 4, bytes);
+        self.zero(offset + 4 + bytes.len(), len - bytes.len());
+    }
     /// Adds to a little-endian word, relaxed, so that of several writers at a time none is lost
     /// where the memory is mapped.
     fn add_u64(&self, offset: usize, by: u64) {
@@ -118,6 +125,9 @@ impl<M: MemoryMut + ?Sized> MemoryMut for &M {
     }
     fn store_u64_release(&self, offset: usize, value: u64) {
         (**self).store_u64_release(offset, value);
+    }
+    fn store_record(&self, offset: usize, first: u32, bytes: &[u8], len: usize) {
+        (**self).store_record(offset, first, bytes, len);
     }
     fn add_u64(&self, offset: usize, by: u64) {
         (**self).add_u64(offset, by);
@@ -188,6 +198,7 @@ impl RawMemory<'_> {
     }
 
     /// Writes back what was just stored.
+    #[inline]
     fn stored(&self, offset: usize, len: usize) {
         if let Some(flush) = self.flush {
             let first = self.at(offset, len, 1);
@@ -355,12 +366,38 @@ impl MemoryMut for RawMemory<'_> {
         self.stored(offset, 8);
     }
 
+    #[inline]
     fn store_u64_release(&self, offset: usize, value: u64) {
         if let Some(flush) = self.flush {
             flush.fence();
         }
         fence(Ordering::Release);
         self.store_u64(offset, value);
+    }
+
+    #[inline]
+    fn store_record(&self, offset: usize, first: u32, bytes: &[u8], len: usize) {
+        assert!(bytes.len() <= len && len.is_multiple_of(4));
+        let base = self.at(offset, 4 + len, 4).cast::<u32>();
+        let store = |index: usize, word: u32| {
+            // SAFETY: 1: `at` has checked the range, which has 1 + len / 4 words; 2: atomic access.
+            unsafe { AtomicU32::from_ptr(base.add(index)) }.store(word.to_le(), Ordering::Relaxed);
+        };
+        let (words, rest) = bytes.as_chunks::<4>();
+        store(0, first);
+        for (i, &word) in words.iter().enumerate() {
+            store(1 + i, u32::from_le_bytes(word));
+        }
+        let mut next = 1 + words.len();
+        if let [a, rest @ ..] = rest {
+            let [b, c] = [rest.first(), rest.get(1)].map(|byte| u32::from(*byte.unwrap_or(&0)));
+            store(next, u32::from(*a) | b << 8 | c << 16);
+            next += 1;
+        }
+        for index in next..1 + len / 4 {
+            store(index, 0);
+        }
+        self.stored(offset, 4 + len);
     }
 
     #[cfg(target_endian = "little")]
@@ -461,6 +498,9 @@ impl MemoryMut for HeapMemory {
     }
     fn store_u64(&self, offset: usize, value: u64) {
         self.raw().store_u64(offset, value);
+    }
+    fn store_record(&self, offset: usize, first: u32, bytes: &[u8], len: usize) {
+        self.raw().store_record(offset, first, bytes, len);
     }
     fn add_u64(&self, offset: usize, by: u64) {
         self.raw().add_u64(offset, by);

@@ -411,8 +411,8 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             return self.record_in_steps(payload, now);
         }
         let at = self.tail_data + used;
-        self.memory().store_u32(at, encode::small(size, delta));
-        self.write_words(at + 4, payload, size - 4);
+        self.memory()
+            .store_record(at, encode::small(size, delta), payload, size - 4);
         self.time_stamp = now;
         self.write[self.tail as usize] = (used + size) as u16;
         self.entries[self.tail as usize] += 1;
@@ -436,22 +436,6 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             .zero(at + payload.len(), event.capacity() - payload.len());
         self.commit(event);
         Ok(())
-    }
-
-    /// Writes a payload at a multiple of 4, with zeros up to `size`.
-    #[inline]
-    fn write_words(&self, at: usize, payload: &[u8], size: usize) {
-        let (words, rest) = payload.as_chunks::<4>();
-        for (i, &word) in words.iter().enumerate() {
-            self.memory()
-                .store_u32(at + 4 * i, u32::from_le_bytes(word));
-        }
-        let mut last = [0; 4];
-        last[..rest.len()].copy_from_slice(rest);
-        for (i, offset) in (words.len() * 4..size).step_by(4).enumerate() {
-            let word = if i == 0 { u32::from_le_bytes(last) } else { 0 };
-            self.memory().store_u32(at + offset, word);
-        }
     }
 
     /// Forgets everything that was written: for the region of a forked process, which is laid out

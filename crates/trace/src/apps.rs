@@ -8,7 +8,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, StateDir, name};
+use crate::start::{Holds, look_at};
+use crate::verdict::boot_id;
+use crate::{
+    Access, CopySource, Error, Generation, Mapping, Meta, StateDir, StateLock, Verdict, durable,
+    generation, lock, name,
+};
 
 /// What the instance of a program's forked children has behind the program's name.
 pub const CHILD: &str = ".child";
@@ -71,4 +76,70 @@ pub fn children(live: &Path) -> Vec<(u32, PathBuf)> {
         .collect();
     children.sort_unstable();
     children
+}
+
+/// Keeps what the children left that have ended, each as a generation of `INSTANCE.child`, and
+/// removes their areas.
+///
+/// # Errors
+///
+/// As [`generation::keep_by_copy`]. An area that was not kept is still there.
+pub fn keep_children(
+    state: &StateDir,
+    state_lock: &StateLock,
+    instance: &str,
+    live: &Path,
+) -> Result<Vec<Generation>, Error> {
+    let mut kept = Vec::new();
+    for (pid, path) in children(live) {
+        let is_ours = !lock::is_file_locked(&path)? && !is_being_made(pid, &path);
+        if is_ours {
+            kept.extend(keep_child(state, state_lock, instance, &path)?);
+            durable::remove_if_there(&path)?;
+        }
+    }
+    Ok(kept)
+}
+
+/// A child locks its file before it gives it a length.
+fn is_being_made(pid: u32, path: &Path) -> bool {
+    let is_empty = fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0);
+    is_empty && Path::new(&format!("/proc/{pid}")).exists()
+}
+
+fn keep_child(
+    state: &StateDir,
+    state_lock: &StateLock,
+    instance: &str,
+    path: &Path,
+) -> Result<Option<Generation>, Error> {
+    let file = fs::File::open(path).map_err(Error::io("open", path))?;
+    let len = file.metadata().map_err(Error::io("look at", path))?.len();
+    if len == 0 {
+        return Ok(None);
+    }
+    let mapping = Mapping::of_file(&file, path, len, Access::ReadOnly)?;
+    let (holds, run) = look_at(&mapping);
+    let run_id = run.as_ref().map(|run| run.run_id.to_string());
+    let instance = format!("{instance}{CHILD}");
+    let was_kept = |generation: &Generation| {
+        let meta = generation.meta();
+        run_id.is_some() && meta.is_some_and(|meta| meta.run_id == run_id)
+    };
+    // A start was killed between keeping and removing it.
+    let is_kept = generation::list_instance(state, &instance)?
+        .iter()
+        .any(was_kept);
+    if holds == Holds::Nothing || is_kept {
+        return Ok(None);
+    }
+    let sequence = state.next_sequence(state_lock)?;
+    let mut meta = Meta::new(&instance, sequence, &path.display().to_string());
+    meta.recorded_as = run.as_ref().map(|run| run.instance.clone());
+    meta.boot_id = run
+        .as_ref()
+        .map(|run| outlive_ring::RunId(run.boot_id).to_string());
+    meta.run_id = run_id;
+    Verdict::of_ended(run.as_ref(), &boot_id()).note(&mut meta);
+    generation::keep_by_copy(state, state_lock, CopySource::Memory(&mapping), &meta).map(Some)
 }

@@ -308,13 +308,14 @@ impl Area {
 
     fn map_for(&self, access: Access) -> Result<Mapping, Error> {
         match &self.place {
-            Place::File {
-                path,
-                file,
-                is_dax: true,
-            } => Mapping::of_dax_file(&**file, path, self.len_bytes, access),
-            Place::File { path, file, .. } => {
-                Mapping::of_file(&**file, path, self.len_bytes, access)
+            // Opened anew: a mapping keeps its open file, and with it the lock, and a forked child has
+            // the mapping for as long as it lives.
+            Place::File { path, is_dax, .. } => {
+                let file = open_existing(path)?;
+                match is_dax {
+                    true => Mapping::of_dax_file(file, path, self.len_bytes, access),
+                    false => Mapping::of_file(file, path, self.len_bytes, access),
+                }
             }
             Place::Device { path, file } => {
                 Mapping::of_device(&**file, path, self.len_bytes, access)

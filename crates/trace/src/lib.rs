@@ -49,6 +49,7 @@ pub mod recording;
 pub mod retention;
 pub mod start;
 mod state;
+mod switches;
 pub mod tail;
 #[cfg(test)]
 mod testing;
@@ -68,4 +69,5 @@ pub use place::RegionPlace;
 pub use recording::Recording;
 pub use start::{EventSource, Live, Start, Started, Step};
 pub use state::{InstanceEntry, Instances, StateDir};
+pub use switches::{EventSwitch, Switches};
 pub use verdict::Verdict;

@@ -490,7 +490,7 @@ fn ring_size_for(per_cpu: u64, nr_cpus: u32) -> u64 {
 
 /// Whether an area has to be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holds {
+pub(crate) enum Holds {
     /// Blank, or a region in which nothing was ever recorded.
     Nothing,
     /// Events, or bytes that are not understood and so are not ours to throw away.
@@ -498,7 +498,7 @@ enum Holds {
 }
 
 /// Looks at what an area holds, at a cost that does not grow with its size.
-fn look_at(mapping: &Mapping) -> (Holds, Option<RunRecord>) {
+pub(crate) fn look_at(mapping: &Mapping) -> (Holds, Option<RunRecord>) {
     let run = Layout::load(mapping).and_then(|layout| RunRecord::load(&layout, mapping));
     let holds = match Recovery::locate(mapping) {
         Ok(region) if is_untouched(&region, mapping) => Holds::Nothing,

@@ -51,6 +51,8 @@ enum Step {
         base: Base,
         layout: LayoutOf,
     },
+    /// `%g`.
+    Float { bits: Int, layout: LayoutOf },
     /// `%c`.
     Char { value: Int, layout: LayoutOf },
     /// `%s`.
@@ -166,6 +168,9 @@ impl Step {
                 let layout = layout.resolve(record);
                 printf::push_int(out, value.eval(record), *ty, *base, &layout);
             }
+            Self::Float { bits, layout } => finish(out, record, layout, |out| {
+                record::push_float(out, bits.eval(record), bits.ty.size);
+            }),
             Self::Char { value, layout } => {
                 finish(out, record, layout, |out| {
                     out.push(value.eval(record) as u8)
@@ -285,6 +290,10 @@ impl Arguments {
         };
         match spec.conversion {
             Conversion::Int { ty, base } => Ok(int_step(self.int()?, ty, base, layout)),
+            Conversion::Float => Ok(Step::Float {
+                bits: self.int()?,
+                layout,
+            }),
             Conversion::Char => Ok(Step::Char {
                 value: self.int()?,
                 layout,

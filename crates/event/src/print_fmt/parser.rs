@@ -877,6 +877,8 @@ fn field_value(field: &Field) -> Value {
     match field.kind {
         FieldKind::Int(ty) => Value::Int(Int::load(offset, ty)),
         FieldKind::Bool => Value::Int(Int::load(offset, IntType::BYTE)),
+        // Its bits, which `%g` makes a number of.
+        FieldKind::Float { size } => Value::Int(Int::load(offset, IntType::new(size, false))),
         FieldKind::Pointer { .. } => Value::Int(Int::load(offset, IntType::ULONG)),
         FieldKind::String => fixed(IntType::CHAR),
         FieldKind::Array { elem } => fixed(elem),

@@ -72,6 +72,8 @@ impl<'a> Arguments<'a> {
                 let value = self.int(*ty);
                 return printf::push_int(out, value, *ty, *base, &layout);
             }
+            // The kernel has no such conversion, and stores nothing for it.
+            Conversion::Float => out.extend_from_slice(b"%g"),
             Conversion::Char => out.push(self.int(IntType::BYTE) as u8),
             Conversion::Str => out.extend_from_slice(self.str()),
             Conversion::Pointer(letters) => match PointerKind::of(letters) {

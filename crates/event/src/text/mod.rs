@@ -190,6 +190,9 @@ impl<'a> Formatter<'a> {
         match event {
             Some(event) => {
                 self.event_text(out, event, payload);
+                if event.is_cut(payload) {
+                    out.extend_from_slice(b" [cut]");
+                }
                 out.push(b'\n');
             }
             None => {

@@ -4,6 +4,7 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use outlive_event::{Catalog, Value};
 use outlive_ring::{Memory, MemoryMut};
@@ -101,10 +102,31 @@ pub(crate) fn open_region(state: &Path, program: &str) -> View {
     View::open(&region_path(state, program)).unwrap()
 }
 
-/// Removes what a program has on the tmpfs.
-pub(crate) fn remove_shared(state: &Path, program: &str) {
-    let path = region_path(state, program);
-    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+/// A state folder for a test. What its programs have on the tmpfs goes with it.
+pub(crate) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        for state in apps::list(self.path()).unwrap_or_default() {
+            let _ = std::fs::remove_dir_all(format!("/dev/shm/outlive-{}", state.id()));
+        }
+    }
+}
+
+/// A process has one recorder at a time: tests that start one take turns.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One event, decoded.

@@ -49,6 +49,11 @@ impl LiveRegion {
             && self.place.is_in_use().unwrap_or(false)
     }
 
+    /// Where the region's parts lie.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// A reader for each CPU, which begins with the oldest event.
     #[must_use]
     pub fn readers(&self) -> Vec<LiveReader<&Mapping>> {

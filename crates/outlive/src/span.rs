@@ -1,0 +1,90 @@
+//! Spans: something that begins, goes on for a while, and ends.
+//!
+//! A span is two events. That of the beginning has the span's id and its parent's before its own
+//! fields; `outlive:span_end` has the id. A span without an end was open when the program died.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::recorder::record;
+use crate::site::{OWN, Site};
+use crate::thread::Thread;
+
+/// Ids that a thread takes at a time.
+const BLOCK: u64 = 1 << 16;
+/// The next id that no thread has.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A span that is open until this is dropped. Made by [`span!`](crate::span!).
+#[derive(Debug)]
+#[must_use = "the span ends when this is dropped"]
+pub struct Span {
+    /// 0: it is not recorded.
+    id: u64,
+    parent: u64,
+    /// It ends in the thread in which it began.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Span {
+    /// Begins a span inside the thread's innermost one.
+    #[doc(hidden)]
+    pub fn begin() -> Self {
+        Thread::with(|thread| {
+            let id = next_id(thread);
+            Self {
+                id,
+                parent: thread.span.replace(id),
+                not_send: PhantomData,
+            }
+        })
+    }
+
+    /// A span that is not recorded.
+    #[doc(hidden)]
+    pub fn none() -> Self {
+        Self {
+            id: 0,
+            parent: 0,
+            not_send: PhantomData,
+        }
+    }
+
+    /// Its id; 0 if it is not recorded. No other span of this program's run has it.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The id of the span that it is inside of; 0 none.
+    #[must_use]
+    pub fn parent(&self) -> u64 {
+        self.parent
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        static END: Site = Site::new(OWN, "outlive:span_end", &["span_id"]);
+        if self.id == 0 {
+            return;
+        }
+        Thread::with(|thread| {
+            // Spans that are dropped in another order than they began: the inner one stays.
+            if thread.span.get() == self.id {
+                thread.span.set(self.parent);
+            }
+        });
+        record(&END, &(self.id,));
+    }
+}
+
+fn next_id(thread: &Thread) -> u64 {
+    let (mut next, mut end) = thread.span_ids.get();
+    if next == end {
+        next = NEXT.fetch_add(BLOCK, Ordering::Relaxed);
+        end = next + BLOCK;
+    }
+    thread.span_ids.set((next + 1, end));
+    next
+}

@@ -1,0 +1,268 @@
+//! What becomes of the events of processes that end in any way, fork, or execute another program.
+
+mod common;
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+
+use common::{Child, Decoded, Folder, child_state, events_of, open_region, turn};
+use outlive::{Recorder, Verdict, event};
+use outlive_trace::generation;
+
+fn start(state: &Path) -> Recorder {
+    Recorder::builder("prog")
+        .state(state)
+        .size(256 << 10)
+        .start()
+        .unwrap()
+}
+
+fn numbers(events: &[Decoded]) -> Vec<u64> {
+    let steps = events.iter().filter(|event| event.name == "test:step");
+    steps.map(|event| event.u64("number")).collect()
+}
+
+/// Runs a child, and gives what it left and the number of the signal that ended it.
+fn left_by(test: &str) -> (Folder, Vec<u64>, Option<i32>) {
+    let folder = Folder::new();
+    let status = Child::spawn(test, folder.path(), 1).wait();
+    let events = events_of(&open_region(folder.path(), "prog"));
+    (folder, numbers(&events), status.signal())
+}
+
+/// What the next start says of the run.
+fn verdict_of_next_start(state: &Path) -> Verdict {
+    let _turn = turn();
+    let recorder = start(state);
+    let previous = recorder.previous().expect("there was a run before");
+    let view = previous.view().unwrap();
+    assert_eq!(
+        numbers(&events_of(&view)),
+        [1, 2, 3],
+        "the generation has them too"
+    );
+    previous.verdict()
+}
+
+fn record_three() {
+    for number in 1..=3u64 {
+        event!("test:step", number = number);
+    }
+}
+
+// Each of the following tests is one child of another; it does nothing when it is run by itself.
+
+#[test]
+fn child_aborts() {
+    if let Some((state, _)) = child_state() {
+        let _recorder = start(&state);
+        record_three();
+        std::process::abort();
+    }
+}
+
+#[test]
+fn child_has_a_segmentation_fault() {
+    if let Some((state, _)) = child_state() {
+        let _recorder = start(&state);
+        record_three();
+        let nowhere = std::ptr::without_provenance::<u32>(8);
+        // SAFETY: none: this is the fault.
+        std::hint::black_box(unsafe { nowhere.read_volatile() });
+    }
+}
+
+#[test]
+fn child_exits_without_drop() {
+    if let Some((state, _)) = child_state() {
+        let recorder = start(&state);
+        record_three();
+        std::mem::forget(recorder);
+        std::process::exit(0);
+    }
+}
+
+#[test]
+fn child_exits_at_once() {
+    if let Some((state, _)) = child_state() {
+        let _recorder = start(&state);
+        record_three();
+        // SAFETY: nothing runs after it.
+        unsafe { libc::_exit(0) };
+    }
+}
+
+#[test]
+fn child_executes_another_program() {
+    if let Some((state, _)) = child_state() {
+        let _recorder = start(&state);
+        record_three();
+        panic!("{}", std::process::Command::new("true").exec());
+    }
+}
+
+#[test]
+fn child_drops_its_recorder() {
+    if let Some((state, _)) = child_state() {
+        drop(start(&state));
+        let recorder = start(&state);
+        record_three();
+        drop(recorder);
+        event!("test:step", number = 4u64);
+    }
+}
+
+/// Forks, and waits for the child, which runs `f`.
+fn fork(f: impl FnOnce()) -> i32 {
+    // SAFETY: the child calls what it may, and ends.
+    match unsafe { libc::fork() } {
+        0 => {
+            f();
+            // SAFETY: nothing runs after it.
+            unsafe { libc::_exit(0) };
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: our child, and room for its status.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0);
+            child
+        }
+    }
+}
+
+#[test]
+fn child_forks() {
+    if let Some((state, _)) = child_state() {
+        let mut recorder = Some(start(&state));
+        event!("test:step", number = 1u64);
+        fork(|| {
+            for number in 11..=13u64 {
+                event!("test:step", number = number);
+                event!("test:other", number = number);
+            }
+            fork(|| event!("test:step", number = 21u64));
+            event!("test:step", number = 14u64);
+        });
+        fork(|| {});
+        fork(|| drop(recorder.take()));
+        event!("test:step", number = 2u64);
+        event!("test:step", number = 3u64);
+        std::process::abort();
+    }
+}
+
+#[test]
+fn child_forks_one_that_goes_on() {
+    if let Some((state, _)) = child_state() {
+        let _recorder = start(&state);
+        record_three();
+        // SAFETY: the child only waits, and ends.
+        if unsafe { libc::fork() } == 0 {
+            // A named pipe: until the test opens it too.
+            let _ = std::fs::read(state.join("go"));
+            // SAFETY: nothing runs after it.
+            unsafe { libc::_exit(0) };
+        }
+        std::process::abort();
+    }
+}
+
+/// A worker that never recorded, and outlived its parent, kept the parent's area locked: the next
+/// start was refused.
+#[test]
+fn a_child_that_goes_on_does_not_hold_its_parents_locks() {
+    let folder = Folder::new();
+    let pipe = folder.path().join("go");
+    let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: the path ends with a zero.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let status = Child::spawn("child_forks_one_that_goes_on", folder.path(), 1).wait();
+    assert_eq!(status.signal(), Some(libc::SIGABRT));
+    assert_eq!(verdict_of_next_start(folder.path()), Verdict::Crash);
+    // Opens when the child reads: it was there all the time.
+    std::fs::write(pipe, "").unwrap();
+}
+
+#[test]
+fn an_abort_or_a_fault_keeps_every_event() {
+    for (test, signal) in [
+        ("child_aborts", libc::SIGABRT),
+        ("child_has_a_segmentation_fault", libc::SIGSEGV),
+    ] {
+        let (folder, numbers, ended_by) = left_by(test);
+        assert_eq!(ended_by, Some(signal), "{test}");
+        assert_eq!(numbers, [1, 2, 3], "{test}");
+        assert_eq!(
+            verdict_of_next_start(folder.path()),
+            Verdict::Crash,
+            "{test}"
+        );
+    }
+}
+
+#[test]
+fn an_exit_without_drop_is_a_clean_one() {
+    let (folder, numbers, _) = left_by("child_exits_without_drop");
+    assert_eq!(numbers, [1, 2, 3]);
+    assert_eq!(verdict_of_next_start(folder.path()), Verdict::CleanExit);
+}
+
+/// `_exit` runs nothing, so nothing can say that the end was wanted.
+#[test]
+fn an_exit_past_all_handlers_and_an_exec_keep_every_event() {
+    for test in ["child_exits_at_once", "child_executes_another_program"] {
+        let (folder, numbers, _) = left_by(test);
+        assert_eq!(numbers, [1, 2, 3], "{test}");
+        assert_eq!(
+            verdict_of_next_start(folder.path()),
+            Verdict::Crash,
+            "{test}"
+        );
+    }
+}
+
+#[test]
+fn a_dropped_recorder_ends_and_another_may_start() {
+    let (folder, numbers, signal) = left_by("child_drops_its_recorder");
+    assert_eq!((numbers.as_slice(), signal), ([1, 2, 3].as_slice(), None));
+    assert_eq!(verdict_of_next_start(folder.path()), Verdict::CleanExit);
+}
+
+#[test]
+fn forked_children_have_regions_of_their_own() {
+    let (folder, numbers_of_parent, signal) = left_by("child_forks");
+    assert_eq!(signal, Some(libc::SIGABRT));
+    assert_eq!(numbers_of_parent, [1, 2, 3]);
+    let live = common::region_path(folder.path(), "prog");
+    let children = outlive_trace::apps::children(&live);
+    let mut left: Vec<Vec<u64>> = children
+        .iter()
+        .map(|(_, path)| numbers(&events_of(&outlive_trace::view::View::open(path).unwrap())))
+        .collect();
+    left.sort();
+    assert_eq!(
+        left,
+        [vec![11, 12, 13, 14], vec![21]],
+        "who recorded nothing has none"
+    );
+    drop(start(folder.path()));
+    assert!(
+        outlive_trace::apps::children(&live).is_empty(),
+        "the next start has kept them"
+    );
+    let state = outlive_trace::apps::of_instance(folder.path(), "prog")
+        .unwrap()
+        .unwrap();
+    let kept = generation::list_instance(&state, "prog.child").unwrap();
+    let mut kept: Vec<Vec<u64>> = kept
+        .iter()
+        .map(|kept| {
+            numbers(&events_of(
+                &outlive_trace::view::View::open(&kept.region_path()).unwrap(),
+            ))
+        })
+        .collect();
+    kept.sort();
+    assert_eq!(kept, left);
+}
