@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod again;
 pub mod backup_time;
 mod boot;
 pub mod crash;
@@ -40,6 +41,7 @@ mod programs;
 mod qemu;
 pub mod regions;
 
+pub use again::again;
 pub use boot::{Boot, End, Outcome};
 pub use error::Error;
 pub use kernel::Kernel;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::again;
 use crate::boot::{self, last_lines};
 use crate::initramfs::output;
 use crate::{Boot, End, Error, Machine, Outcome};
@@ -52,6 +53,7 @@ fn run_once(machine: &Machine, boot: &Boot) -> Result<Outcome, Error> {
     let mut qemu = start(machine, boot, work.path())?;
     let watched = watch(&mut qemu, boot, work.path());
     let console = console(work.path());
+    again::note(&console);
     let end = match watched {
         Ok(Some(end)) => end,
         Ok(None) => return Err(ended(qemu, work.path())),
