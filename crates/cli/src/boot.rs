@@ -191,6 +191,11 @@ pub(crate) fn tell(step: &Step<'_>) {
                 generation.seq()
             );
         }
+        Step::NotUnderstood(generation, why) => say!(
+            "{}/{} is kept as it is, and cannot be shown: {why}",
+            generation.instance(),
+            generation.seq()
+        ),
         Step::NothingToKeep(name) => say!("{name}: the previous run had recorded nothing"),
         _ => {}
     }

@@ -260,9 +260,15 @@ fn what_is_no_region_exits_with_2() {
     };
     let empty = file("empty", b"");
     let text = file("text", &b"no region\n".repeat(1000));
+    // A scratch area that is a page longer.
+    let mut other = gunzip(&fixtures().join("golden/2-region-256KiB-2cpu.bin.gz"));
+    other.splice(4096..4096, [0; 4096]);
+    other[16..24].copy_from_slice(&(8240_u64 + 4096).to_le_bytes());
+    let other = file("other", &other);
     for (path, words) in [
         (empty.as_path(), "is empty"),
         (text.as_path(), "not a persistent ring buffer"),
+        (other.as_path(), "layout is not known"),
         (folder.path(), "a folder"),
     ] {
         for command in ["check", "show", "info"] {

@@ -79,6 +79,17 @@ impl RegionFormat {
         }
     }
 
+    /// Whether the first words of a region are those of a known layout.
+    fn is_named(memory: &impl Memory) -> bool {
+        let (struct_sizes, buffers_offset) = (memory.load_u32(4), memory.load_u64(BUFFERS_OFFSET));
+        Self::ALL.into_iter().any(|format| {
+            // 6.12 has an address there.
+            let has_none = format == Self::V6_12;
+            let is_offset = buffers_offset == format.buffers_offset() as u64;
+            struct_sizes == format.struct_sizes() && (has_none || is_offset)
+        })
+    }
+
     fn head_buffer(self) -> usize {
         self.first_buffer() + 8
     }
@@ -128,13 +139,44 @@ pub enum LayoutError {
         /// CPUs given.
         nr_cpus: u32,
     },
-    /// The bytes are no region of a layout that is known.
+    /// The bytes begin as a region does, and nothing in them is where a layout that is known has it.
+    UnknownLayout {
+        /// The sizes of the metas, by which kernels tell their layouts apart.
+        struct_sizes: u32,
+        /// Where the first CPU's meta is said to lie.
+        buffers_offset: u64,
+    },
+    /// The bytes are no region.
     NotARegion {
         /// The first word, which is `0x0badfeed` in a region.
         magic: u32,
         /// The second word, by which kernels tell their layouts apart.
         struct_sizes: u32,
     },
+}
+
+/// The layouts that are known, for messages.
+const KNOWN: &str = "known: Linux 6.12 to 6.14, 6.16 and later";
+
+impl LayoutError {
+    /// What to say of memory in which nothing of a known layout is.
+    pub(crate) fn of(memory: &impl Memory) -> Self {
+        let word = |offset| match memory.len() < SCRATCH {
+            true => 0,
+            false => memory.load_u32(offset),
+        };
+        let (magic, struct_sizes) = (word(0), word(4));
+        if magic != MAGIC || RegionFormat::is_named(memory) {
+            return Self::NotARegion {
+                magic,
+                struct_sizes,
+            };
+        }
+        Self::UnknownLayout {
+            struct_sizes,
+            buffers_offset: memory.load_u64(BUFFERS_OFFSET),
+        }
+    }
 }
 
 impl fmt::Display for LayoutError {
@@ -163,13 +205,21 @@ impl fmt::Display for LayoutError {
                     Geometry::MAX_CPUS
                 )
             }
+            Self::UnknownLayout {
+                struct_sizes,
+                buffers_offset,
+            } => write!(
+                f,
+                "a persistent ring buffer whose layout is not known: struct sizes \
+                 {struct_sizes:#010x}, first CPU at {buffers_offset:#x} ({KNOWN})"
+            ),
             Self::NotARegion {
                 magic,
                 struct_sizes,
             } => write!(
                 f,
                 "not a persistent ring buffer of a known layout: it begins with {magic:#010x} \
-                 {struct_sizes:#010x} (known: Linux 6.12 to 6.14, 6.16 and later)"
+                 {struct_sizes:#010x} ({KNOWN})"
             ),
         }
     }
@@ -265,22 +315,13 @@ impl Geometry {
     ///
     /// # Errors
     ///
-    /// [`LayoutError::NotARegion`] when no block of any known layout is found.
+    /// [`LayoutError::NotARegion`] or [`LayoutError::UnknownLayout`] when no block of any known layout
+    /// is found.
     pub fn find(memory: &impl Memory, size: u64) -> Result<Self, LayoutError> {
-        let word = |offset| {
-            if memory.len() >= 24 {
-                memory.load_u32(offset)
-            } else {
-                0
-            }
-        };
-        let not_a_region = LayoutError::NotARegion {
-            magic: word(0),
-            struct_sizes: word(4),
-        };
         if size > memory.len() as u64 {
-            return Err(not_a_region);
+            return Err(LayoutError::of(memory));
         }
+        let word = |offset| memory.load_u32(offset);
         // A layout that the region itself names is preferred to one that merely fits.
         let is_named = |format: RegionFormat| word(0) == MAGIC && word(4) == format.struct_sizes();
         let score = |geometry: Self| {
@@ -301,7 +342,8 @@ impl Geometry {
             let fitting = candidates().map(score).filter(|&(score, _)| score > 1);
             fitting.reduce(better)
         });
-        best.map(|(_, geometry)| geometry).ok_or(not_a_region)
+        best.map(|(_, geometry)| geometry)
+            .ok_or_else(|| LayoutError::of(memory))
     }
 
     /// Finds the geometry of a region whose size is not known, from whatever CPU block is left: its

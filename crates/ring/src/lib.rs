@@ -53,6 +53,7 @@ mod lanes;
 pub mod layout;
 mod memory;
 mod order;
+mod other_layout;
 mod padded;
 pub mod raw_page;
 mod reader;

@@ -23,6 +23,7 @@ use crate::extension::Layout;
 use crate::layout::{
     BUFFERS_OFFSET, CpuMeta, MAGIC, SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE, TOTAL_SIZE,
 };
+use crate::other_layout;
 use crate::padded::Padded;
 use crate::subbuf::{self, BadRecord, Missed};
 use crate::{Geometry, LayoutError, Memory, RegionFormat, Scratch};
@@ -47,8 +48,8 @@ pub enum MetaDamage {
     BuffersOffset(u64),
     /// The region's end is missing: only so many bytes are there.
     CutOff(u64),
-    /// An outlive wrote the region, and its extension is missing: cut off, or its anchor is damaged.
-    /// So nothing is sealed, and run record and catalog are gone.
+    /// An outlive wrote the region, and its extension is missing: cut off, its anchor damaged, or of a
+    /// version that is not known. So nothing is sealed, and run record and catalog are gone.
     NoExtension,
     /// The scratch area holds what no kernel writes.
     Scratch,
@@ -80,7 +81,7 @@ impl fmt::Display for MetaDamage {
             }
             Self::CutOff(len) => write!(f, "cut off after {len:#x} bytes"),
             Self::NoExtension => f.write_str(
-                "extension missing: cut off, or its anchor is damaged; nothing is sealed",
+                "extension missing: cut off, its anchor damaged, or another version's; nothing is sealed",
             ),
             Self::Scratch => f.write_str("invalid scratch area"),
             Self::SubbufSize(size) => write!(f, "invalid subbuf_size: {size}"),
@@ -315,7 +316,8 @@ impl Recovery {
     ///
     /// # Errors
     ///
-    /// [`LayoutError::NotARegion`] when nothing of a known layout is found.
+    /// [`LayoutError::NotARegion`] when nothing of a known layout is found,
+    /// [`LayoutError::UnknownLayout`] when it is a region all the same.
     pub fn new(memory: &impl Memory) -> Result<Self, LayoutError> {
         let mut recovery = Self::locate(memory)?;
         recovery.cpus = (0..recovery.geometry.nr_cpus())
@@ -403,6 +405,7 @@ fn is_of_outlive(geometry: &Geometry, memory: &impl Memory) -> bool {
 
 /// The geometry of a region without an anchor.
 fn find_geometry(memory: &impl Memory) -> Result<Geometry, LayoutError> {
+    other_layout::refuse(memory)?;
     let len = memory.len() as u64 / 4096 * 4096;
     if memory.len() >= SUBBUF_HEADER + 8 && memory.load_u32(0) == MAGIC {
         let total = memory.load_u64(TOTAL_SIZE);

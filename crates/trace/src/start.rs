@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use outlive_ring::extension::Layout;
 use outlive_ring::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
 use outlive_ring::{
-    Geometry, Memory, MemoryMut, RawMemory, Recovery, Region, RunId, RunRecord, RunState,
+    Geometry, LayoutError, Memory, MemoryMut, RawMemory, Recovery, Region, RunId, RunRecord,
+    RunState,
 };
 
 use crate::cmdline::{AreaRef, CommandLine, Instance, InstanceKind};
@@ -105,6 +106,8 @@ pub enum Step<'a> {
     Reserved(&'a Area),
     /// What the previous run left is kept.
     Kept(&'a Generation, Verdict),
+    /// What was just kept is not understood: a region whose layout is not known, or no region.
+    NotUnderstood(&'a Generation, &'a LayoutError),
     /// The previous run of an instance had recorded nothing that could be kept.
     NothingToKeep(&'a str),
 }
@@ -233,7 +236,7 @@ impl Start<'_> {
             return Ok(None);
         }
         let (holds, run) = look_at(&area.map_read_only()?);
-        if holds == Holds::Nothing && area.has_wanted_size() {
+        if matches!(holds, Holds::Nothing) && area.has_wanted_size() {
             tell(Step::NothingToKeep(&instance.name));
             return Ok(None);
         }
@@ -246,6 +249,9 @@ impl Start<'_> {
         verdict.note(&mut meta);
         let kept = retention::with_room(self.state, lock, || area.keep(self.state, lock, &meta))?;
         tell(Step::Kept(&kept, verdict));
+        if let Holds::Other(why) = &holds {
+            tell(Step::NotUnderstood(&kept, why));
+        }
         Ok(Some(kept))
     }
 
@@ -318,7 +324,7 @@ impl Live {
             source,
         };
         let Some(memory) = self.mapping.memory_mut() else {
-            return Err(of_layout(outlive_ring::LayoutError::BadSize { size: 0 }));
+            return Err(of_layout(LayoutError::BadSize { size: 0 }));
         };
         let (ring, extension) = (*self.layout.ring(), Some(self.layout));
         if self.area.is_new() {
@@ -489,12 +495,14 @@ fn ring_size_for(per_cpu: u64, nr_cpus: u32) -> u64 {
 }
 
 /// Whether an area has to be kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Holds {
     /// Blank, or a region in which nothing was ever recorded.
     Nothing,
-    /// Events, or bytes that are not understood and so are not ours to throw away.
+    /// Events.
     Something,
+    /// Bytes that are not understood and so are not ours to throw away.
+    Other(LayoutError),
 }
 
 /// Looks at what an area holds, at a cost that does not grow with its size.
@@ -504,7 +512,7 @@ pub(crate) fn look_at(mapping: &Mapping) -> (Holds, Option<RunRecord>) {
         Ok(region) if is_untouched(&region, mapping) => Holds::Nothing,
         Ok(_) => Holds::Something,
         Err(_) if is_blank(mapping) => Holds::Nothing,
-        Err(_) => Holds::Something,
+        Err(why) => Holds::Other(why),
     };
     (holds, run)
 }

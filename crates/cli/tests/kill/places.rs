@@ -172,6 +172,38 @@ fn strict_refuses_a_mistake_before_anything_is_touched() {
     assert!(rig.hosts().is_empty());
 }
 
+/// A kernel or an outlive to come may have left it.
+#[test]
+fn region_of_an_unknown_layout_is_kept_named_and_not_shown() {
+    let Some(rig) = Rig::new("unknown_layout") else {
+        return;
+    };
+    rig.record(&[SMALL]).stop();
+    let mut region = vec![0x5a; 1 << 20];
+    region[..8].copy_from_slice(&[0xed, 0xfe, 0xad, 0x0b, 0x60, 0, 0x20, 0]);
+    fs::write(rig.state_path().join("areas/trace"), &region).unwrap();
+    for start in 0..2 {
+        let recorder = rig.record(&[SMALL]);
+        let said = recorder.said();
+        let words = "boot_mapped/2 is kept as it is, and cannot be shown: ";
+        assert_eq!(said.contains(words), start == 0, "{said}");
+        recorder.stop();
+    }
+    let kept = rig.generations("boot_mapped");
+    let kept = kept.iter().find(|kept| kept.seq() == 2).unwrap();
+    assert_eq!(fs::read(kept.region_path()).unwrap(), region);
+    for verb in ["show", "info", "check"] {
+        let output = rig.run(&[verb, "boot_mapped/2"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{verb}: {said}");
+        assert!(
+            said.contains("layout is not known: struct sizes 0x00200060"),
+            "{verb}: {said}"
+        );
+        assert!(said.contains("6.16 and later"), "{verb}: {said}");
+    }
+}
+
 /// A tmpfs on the state folder, gone with the test.
 struct SmallDisk(PathBuf);
 
