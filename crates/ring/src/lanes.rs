@@ -228,7 +228,9 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
             // We are a signal handler.
             return None;
         }
-        slot.inside.store(lane, Ordering::Relaxed);
+        // Release, as all stores here: whoever takes the lane that we were inside of before may see
+        // this one instead of the 0 in between.
+        slot.inside.store(lane, Ordering::Release);
         match self.barrier {
             Barrier::Process(_) => compiler_fence(Ordering::SeqCst),
             Barrier::Own => fence(Ordering::SeqCst),
@@ -292,7 +294,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
             && slot.inside.load(Ordering::Relaxed) == 0
         {
             // A signal handler that comes meanwhile borrows its lane.
-            slot.inside.store(LOOKING, Ordering::Relaxed);
+            slot.inside.store(LOOKING, Ordering::Release);
             let lane = self.obtain(number);
             slot.lane
                 .store(lane.map_or(0, |lane| lane as u32 + 1), Ordering::Relaxed);
@@ -335,9 +337,11 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
 
     /// A lane of which `number` is the owner now.
     fn obtain(&self, number: u32) -> Option<usize> {
-        let lane = self.claim_free(number).or_else(|| self.take())?;
-        self.owners[lane].owner.store(number, Ordering::Release);
-        Some(lane)
+        self.claim_free(number).or_else(|| {
+            let lane = self.take()?;
+            self.owners[lane].owner.store(number, Ordering::Release);
+            Some(lane)
+        })
     }
 
     fn search_order(&self) -> impl Iterator<Item = usize> + use<M> {
@@ -380,7 +384,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
             Barrier::Process(barrier) => barrier(),
             Barrier::Own => fence(Ordering::SeqCst),
         }
-        // Acquire: pairs with the store of 0 when the old owner left.
+        // Acquire: pairs with the stores of the old owner since it left.
         let is_inside = slot.inside.load(Ordering::Acquire) == lane as u32 + 1;
         if is_inside {
             owner.store(old, Ordering::Release);

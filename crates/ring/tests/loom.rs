@@ -1,5 +1,5 @@
-//! The writer beside a live reader under the model checker: every order of their stores and loads
-//! that the memory model allows, up to two preemptions, for a minute.
+//! The writer beside a live reader, and writers beside each other, under the model checker: every
+//! order of their stores and loads that the memory model allows, up to some preemptions, for a minute.
 //!
 //!     RUSTFLAGS="--cfg loom" cargo test --release -p outlive-ring --test loom
 //!
@@ -16,11 +16,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering as StdOrdering};
 use std::time::Duration;
 
+use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use outlive_ring::extension::Layout;
 use outlive_ring::layout::SUBBUF_HEADER;
-use outlive_ring::{Geometry, LiveReader, Memory, MemoryMut, Missed, Region};
+use outlive_ring::{
+    Barrier, Geometry, HeapMemory, Lanes, LiveReader, Memory, MemoryMut, Missed, Owner, Region,
+    Slot, ThreadSlot,
+};
 
 const CPU: u32 = 0;
 /// One event per sub-buffer: two do not fit.
@@ -172,4 +176,79 @@ fn each_event_is_delivered_or_missed_and_never_torn() {
         writer.join().unwrap();
         assert_eq!(read(&mut reader, told), EVENTS);
     });
+}
+
+/// Threads that write as fast as they can into fewer lanes than they are. Nobody is inside of a lane
+/// beside another one, and whoever comes next sees what the last one did: the checker's cells tell.
+fn lanes_are_exclusive(nr_lanes: u32, threads: usize) {
+    const CALLS: usize = 2;
+    let geometry = Geometry::new(u64::from(nr_lanes) * (16 << 10) + (12 << 10), nr_lanes).unwrap();
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(3));
+    model.max_duration = model.max_duration.or(Some(Duration::from_secs(60)));
+    model.check(move || {
+        let size = usize::try_from(geometry.size()).unwrap();
+        let region = Region::format(HeapMemory::new(size), geometry, None).unwrap();
+        let owners: Vec<_> = (0..nr_lanes).map(|_| Owner::default()).collect();
+        let slots: Vec<_> = (0..threads).map(|_| Slot::default()).collect();
+        let parts = Box::into_raw(Box::new((region, owners, slots)));
+        // SAFETY: until all that borrows it is gone, at the end.
+        let (region, owners, slots) = unsafe { &*parts };
+        let cells: Vec<_> = (0..nr_lanes).map(|_| UnsafeCell::new(0usize)).collect();
+        let lanes = Lanes::open(region, owners, slots, Barrier::Own);
+        let shared = Arc::new((lanes, Cells(cells)));
+        let threads: Vec<_> = (0..threads)
+            .map(|_| {
+                let shared = shared.clone();
+                loom::thread::spawn(move || {
+                    let (lanes, cells) = &*shared;
+                    let thread = ThreadSlot::new();
+                    let written = (0..CALLS).filter(|_| {
+                        let result = lanes.with(&thread, |writer| {
+                            // Every other one begins a sub-buffer, so that the lane is given up.
+                            writer.record(&[0; LEN], 1).unwrap();
+                            cells.0[writer.cpu() as usize].with_mut(|count| {
+                                // SAFETY: that nobody else is here is what is tested.
+                                unsafe { *count += 1 }
+                            });
+                        });
+                        result.is_ok()
+                    });
+                    let written = written.count();
+                    lanes.leave(&thread);
+                    written
+                })
+            })
+            .collect();
+        let written: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
+        let (_, cells) = &*shared;
+        // SAFETY: the threads have ended.
+        let counted: usize = cells
+            .0
+            .iter()
+            .map(|cell| cell.with(|count| unsafe { *count }))
+            .sum();
+        assert_eq!(counted, written);
+        drop(shared);
+        // SAFETY: made of a box, and not borrowed any more.
+        drop(unsafe { Box::from_raw(parts) });
+    });
+}
+
+/// Cells of which the checker says who may look into them.
+struct Cells(Vec<UnsafeCell<usize>>);
+
+// SAFETY: that they are used by one thread at a time is what is tested.
+unsafe impl Sync for Cells {}
+// SAFETY: as above.
+unsafe impl Send for Cells {}
+
+#[test]
+fn two_threads_share_one_lane_and_neither_waits() {
+    lanes_are_exclusive(1, 2);
+}
+
+#[test]
+fn three_threads_share_two_lanes() {
+    lanes_are_exclusive(2, 3);
 }
