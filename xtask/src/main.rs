@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod checked;
 mod fuzz;
+mod kill_storm;
 mod run;
 mod setup;
 mod test;
@@ -18,6 +19,7 @@ cargo xtask ACTION
   test    all tests, against the real kernel and the foreign tools; needs root for those
   ci      check and test, and fails if a test was skipped
   bench   the figures of the README, beside the peers in one run: bench [NAME]...
+  kill-storm  10,000 kills of a recording program, at random instants: kill-storm [KILLS]
   fuzz    each fuzz target for a while: fuzz [SECONDS]
   vm      real kernels in QEMU: list, fetch, matrix, damage [--record], loss, backup-time
   golden  rewrites the expected outputs of the golden tests; look at the diff
@@ -33,6 +35,7 @@ fn main() -> Result<()> {
         Some("test") => test::test(test::Skips::Counted, &rest),
         Some("ci") => check::check().and_then(|()| test::test(test::Skips::Fail, &[])),
         Some("bench") => bench::bench(&rest),
+        Some("kill-storm") => kill_storm::kill_storm(&rest),
         Some("fuzz") => fuzz::fuzz(&rest),
         Some("golden") => test::golden(),
         Some("vm") => vm::vm(&rest),

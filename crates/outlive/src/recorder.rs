@@ -84,6 +84,7 @@ impl Recorder {
     }
 
     pub(crate) fn start(prepared: Prepared) -> Result<Self, Error> {
+        system::find_cpu_word();
         let number = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
         let Prepared {
             state,
@@ -208,7 +209,7 @@ impl Inner {
     }
 
     /// Records an event, of which the first two bytes are its id.
-    #[inline]
+    #[inline(always)]
     fn write(&self, event: &mut [u8]) {
         Thread::with(|thread| {
             if thread.recorder.get() != self.number {
@@ -220,16 +221,12 @@ impl Inner {
                 Ok(now) if now < self.next_beat_ns.load(Ordering::Relaxed) => {}
                 Ok(now) => self.beat(now),
                 Err(NoLane::AllBusy) => {}
-                Err(NoLane::Forked) => {
-                    if crate::fork::begin_region(self) {
-                        let _ = self.write_in_lane(thread, event);
-                    }
-                }
+                Err(NoLane::Forked) => self.write_as_child(thread, event),
             }
         });
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_in_lane(&self, thread: &Thread, event: &[u8]) -> Result<u64, NoLane> {
         self.lanes.with(&thread.slot, |writer| {
             // Inside, so that time goes forwards in each lane.
@@ -238,6 +235,14 @@ impl Inner {
             let _ = writer.record(event, now);
             now
         })
+    }
+
+    /// A forked child's first event.
+    #[cold]
+    fn write_as_child(&self, thread: &Thread, event: &[u8]) {
+        if crate::fork::begin_region(self) {
+            let _ = self.write_in_lane(thread, event);
+        }
     }
 
     /// A thread's first event.
@@ -312,13 +317,18 @@ pub fn record<V: Values>(site: &'static Site, values: &V) {
     let Some(id) = site.id().or_else(|| register::<V>(inner, site)) else {
         return;
     };
-    if !V::IS_DYNAMIC && V::FIXED_BYTES <= SMALL_EVENT {
-        // Of a known length, and so small that the compiler keeps it in registers.
-        let mut event = [0; SMALL_EVENT];
-        put(inner, id, values, &mut event[..V::FIXED_BYTES]);
-    } else {
-        record_long(inner, id, values);
+    // Known when this is compiled: a buffer that is not larger than it has to be, since it is cleared.
+    match V::FIXED_BYTES {
+        0..=24 if !V::IS_DYNAMIC => record_short::<24, V>(inner, id, values),
+        0..=48 if !V::IS_DYNAMIC => record_short::<48, V>(inner, id, values),
+        _ => record_long(inner, id, values),
     }
+}
+
+/// Not a part of each site: once for each kind of values.
+#[inline(never)]
+fn record_short<const MAX: usize, V: Values>(inner: &Inner, id: u16, values: &V) {
+    put(inner, id, values, &mut [0; MAX][..V::FIXED_BYTES]);
 }
 
 #[inline(never)]
@@ -331,7 +341,7 @@ fn record_long<V: Values>(inner: &Inner, id: u16, values: &V) {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn put<V: Values>(inner: &Inner, id: u16, values: &V, event: &mut [u8]) {
     event[..2].copy_from_slice(&id.to_le_bytes());
     values.put(event);

@@ -1,6 +1,8 @@
 //! What a thread remembers: thread-local, without a destructor, so that a signal handler may use it
 //! and so that it is there until the very end of the thread.
 
+#![allow(unsafe_code)]
+
 use std::cell::Cell;
 
 use outlive_ring::ThreadSlot;
@@ -33,10 +35,13 @@ thread_local! {
 }
 
 impl Thread {
-    /// The thread that runs.
-    #[inline]
+    /// Does something with the thread that runs. `f` becomes a part of the caller, where the length of
+    /// an event is known when it is compiled.
+    #[inline(always)]
     pub(crate) fn with<R>(f: impl FnOnce(&Self) -> R) -> R {
-        THREAD.with(f)
+        let thread = THREAD.with(std::ptr::from_ref);
+        // SAFETY: it is there as long as the thread, which is here: it has no destructor.
+        f(unsafe { &*thread })
     }
 
     /// Forgets everything: in a forked child it is the parent's.

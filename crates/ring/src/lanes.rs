@@ -202,7 +202,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     /// # Errors
     ///
     /// See [`NoLane`]. `write` is not called then.
-    #[inline]
+    #[inline(always)]
     pub fn with<R>(
         &self,
         thread: &ThreadSlot,
@@ -219,7 +219,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     }
 
     /// Enters the lane that the thread owns.
-    #[inline]
+    #[inline(always)]
     fn enter(&self, number: u32) -> Option<(&'r Slot, usize)> {
         let slot = self.slot(number)?;
         let lane = slot.lane.load(Ordering::Relaxed);
@@ -244,7 +244,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     }
 
     /// Writes in the lane that the thread is inside of, and leaves it.
-    #[inline]
+    #[inline(always)]
     fn write_inside<R>(
         &self,
         slot: &Slot,

@@ -375,7 +375,7 @@ impl MemoryMut for RawMemory<'_> {
         self.store_u64(offset, value);
     }
 
-    #[inline]
+    #[inline(always)]
     fn store_record(&self, offset: usize, first: u32, bytes: &[u8], len: usize) {
         assert!(bytes.len() <= len && len.is_multiple_of(4));
         let base = self.at(offset, 4 + len, 4).cast::<u32>();

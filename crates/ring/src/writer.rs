@@ -397,7 +397,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
     /// # Errors
     ///
     /// See [`ReserveError`]. The failure is counted.
-    #[inline]
+    #[inline(always)]
     pub fn record(&mut self, payload: &[u8], now: u64) -> Result<(), ReserveError> {
         let size = subbuf::record_size(payload.len());
         let now = now.max(self.time_stamp);
@@ -428,6 +428,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
     }
 
     #[cold]
+    #[inline(never)]
     fn record_in_steps(&mut self, payload: &[u8], now: u64) -> Result<(), ReserveError> {
         let event = self.reserve(payload.len(), now)?;
         self.write(&event, 0, payload);

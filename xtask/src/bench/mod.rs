@@ -1,6 +1,7 @@
 //! `bench`: the figures of the README, each beside its peer in one run. Ratios count; absolute
 //! times depend on the machine and on what else runs on it.
 
+mod app;
 mod check;
 pub(crate) mod overhead;
 mod region;
@@ -17,11 +18,12 @@ use crate::run::{cargo, root, run};
 
 type Bench = (&'static str, fn() -> Result<()>);
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 5] = [
     ("start", start::start),
     ("check", check::check),
     ("show", show::show),
     ("overhead", overhead::overhead),
+    ("app", app::app),
 ];
 
 pub(crate) fn bench(names: &[String]) -> Result<()> {
