@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use outlive_event::Filter;
 use outlive_ring::RunRecord;
 use outlive_trace::cmdline::{AreaRef, CommandLine, EventToken, Instance, InstanceKind};
 use outlive_trace::retention::Policy;
@@ -45,6 +46,7 @@ pub struct Builder {
     state: Option<PathBuf>,
     backing: Backing,
     events: Vec<String>,
+    filters: Vec<(String, String)>,
     command_line: Option<String>,
     overwrite: bool,
     records_panics: bool,
@@ -58,6 +60,7 @@ pub(crate) struct Prepared {
     pub(crate) live: Live,
     pub(crate) run: RunRecord,
     pub(crate) enabled: Vec<EventToken>,
+    pub(crate) filters: Vec<(EventToken, Filter)>,
     pub(crate) overwrite: bool,
     pub(crate) policy: Option<Policy>,
 }
@@ -72,6 +75,7 @@ impl Builder {
             state: None,
             backing: Backing::Tmpfs(None),
             events: vec!["*:*".to_owned()],
+            filters: Vec::new(),
             command_line: None,
             overwrite: true,
             records_panics: true,
@@ -117,6 +121,15 @@ impl Builder {
     /// with `*` and `?`. All without this. The others are switched on by `outlive enable`.
     pub fn events<T: Into<String>>(mut self, events: impl IntoIterator<Item = T>) -> Self {
         self.events = events.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Records of these events only those that match, in the kernel's filter language, as in
+    /// `("http:request", "status >= 500 && path ~ \"/api/*\"")`. Of several for an event the last one
+    /// counts. One that does not fit its event is told by an event `outlive:bad_filter`, and all are
+    /// recorded.
+    pub fn filter(mut self, events: &str, filter: &str) -> Self {
+        self.filters.push((events.to_owned(), filter.to_owned()));
         self
     }
 
@@ -174,12 +187,17 @@ impl Builder {
     }
 
     fn prepare(self) -> Result<Prepared, Error> {
-        for event in &self.events {
-            EventToken::new(event).map_err(|problem| Error::BadEvent {
-                text: event.clone(),
-                why: problem.message,
+        self.events
+            .iter()
+            .try_for_each(|event| token(event).map(drop))?;
+        let filters = self.filters.iter().map(|(events, text)| {
+            let filter = Filter::parse(text).map_err(|source| Error::BadFilter {
+                text: text.clone(),
+                source,
             })?;
-        }
+            Ok((token(events)?, filter))
+        });
+        let filters = filters.collect::<Result<Vec<_>, Error>>()?;
         let text = self.line();
         let cmdline = CommandLine::parse(&text);
         if !cmdline.is_clean_for_strict() {
@@ -215,6 +233,7 @@ impl Builder {
             run: started.run,
             live,
             enabled,
+            filters,
             overwrite: self.overwrite,
             policy: self.policy,
             state,
@@ -262,6 +281,13 @@ fn recorded(cmdline: &CommandLine) -> Option<(&Instance, &str)> {
             } => Some((instance, label.as_str())),
             _ => None,
         })
+}
+
+fn token(event: &str) -> Result<EventToken, Error> {
+    EventToken::new(event).map_err(|problem| Error::BadEvent {
+        text: event.to_owned(),
+        why: problem.message,
+    })
 }
 
 /// The program's path, for the run record.

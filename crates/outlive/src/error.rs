@@ -1,5 +1,6 @@
 //! What can go wrong when a recorder starts.
 
+use outlive_event::FilterError;
 use outlive_trace::cmdline::Diagnostic;
 
 /// Why no recorder could be started. Nothing that an earlier run left is lost then.
@@ -25,6 +26,14 @@ pub enum Error {
         text: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// A filter cannot be read.
+    #[error("the filter {text:?} is wrong at byte {}: {source}", source.span.start)]
+    BadFilter {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        source: FilterError,
     },
     /// The state, its areas or what the run before left could not be had.
     #[error(transparent)]

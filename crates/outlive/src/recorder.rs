@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use outlive_event::{FilterError, Predicate};
 use outlive_ring::extension::{Layout, store_clock_pair};
 use outlive_ring::{Lanes, NoLane, RawMemory, Region, RunRecord};
 use outlive_trace::retention::{self, Policy};
@@ -18,7 +19,7 @@ use crate::clock::Clock;
 use crate::control::Control;
 use crate::encode::{EVENT_MAX, Values};
 use crate::registry::{Locked, Registry};
-use crate::site::{self, Site};
+use crate::site::{self, OWN, Site};
 use crate::system::{self, AtThreadEnd};
 use crate::thread::Thread;
 use crate::{Builder, Error, Previous};
@@ -92,6 +93,7 @@ impl Recorder {
             live,
             run,
             enabled,
+            filters,
             overwrite,
             policy,
         } = prepared;
@@ -110,7 +112,7 @@ impl Recorder {
         };
         run.store(&layout, &memory);
         store_clock_pair(&layout, &memory, 0, clock.pair());
-        let registry = Registry::new(&layout, memory, enabled, run);
+        let registry = Registry::new(&layout, memory, (enabled, filters), run);
         let control = Control::new().map_err(Error::Memory)?;
         let area = live.area.descriptor().map_or(-1, |area| area.as_raw_fd());
         let mut lanes = Lanes::open(region, &control.owners, &control.slots, system::barrier());
@@ -208,15 +210,18 @@ impl Inner {
         *self.lanes.region().memory()
     }
 
-    /// Records an event, of which the first two bytes are its id.
+    /// Records an event, of which the first two bytes are its id, if it matches the filter.
     #[inline(always)]
-    fn write(&self, event: &mut [u8]) {
+    fn write(&self, event: &mut [u8], filter: Option<&Predicate>) {
         Thread::with(|thread| {
             if thread.recorder.get() != self.number {
                 self.meet(thread);
             }
             event[2..4].copy_from_slice(&system::cpu().to_le_bytes());
             event[4..8].copy_from_slice(&thread.id.get().to_le_bytes());
+            if filter.is_some_and(|filter| !is_wanted(filter, event)) {
+                return;
+            }
             match self.write_in_lane(thread, event) {
                 Ok(now) if now < self.next_beat_ns.load(Ordering::Relaxed) => {}
                 Ok(now) => self.beat(now),
@@ -284,6 +289,11 @@ impl Inner {
     }
 }
 
+fn is_wanted(filter: &Predicate, event: &[u8]) -> bool {
+    let cpu = u32::from(u16::from_le_bytes([event[2], event[3]]));
+    filter.matches(event, cpu, system::thread_name)
+}
+
 /// The recorder that events go to, if there is one.
 #[inline]
 pub(crate) fn current() -> Option<&'static Inner> {
@@ -319,45 +329,61 @@ pub fn record<V: Values>(site: &'static Site, values: &V) {
     };
     // Known when this is compiled: a buffer that is not larger than it has to be, since it is cleared.
     match V::FIXED_BYTES {
-        0..=24 if !V::IS_DYNAMIC => record_short::<24, V>(inner, id, values),
-        0..=48 if !V::IS_DYNAMIC => record_short::<48, V>(inner, id, values),
-        _ => record_long(inner, id, values),
+        0..=24 if !V::IS_DYNAMIC => record_short::<24, V>(inner, id, site, values),
+        0..=48 if !V::IS_DYNAMIC => record_short::<48, V>(inner, id, site, values),
+        _ => record_long(inner, id, site, values),
     }
 }
 
 /// Not a part of each site: once for each kind of values.
 #[inline(never)]
-fn record_short<const MAX: usize, V: Values>(inner: &Inner, id: u16, values: &V) {
-    put(inner, id, values, &mut [0; MAX][..V::FIXED_BYTES]);
+fn record_short<const MAX: usize, V: Values>(inner: &Inner, id: u16, site: &Site, values: &V) {
+    put(inner, id, site, values, &mut [0; MAX][..V::FIXED_BYTES]);
 }
 
 #[inline(never)]
-fn record_long<V: Values>(inner: &Inner, id: u16, values: &V) {
+fn record_long<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V) {
     let len = values.event_bytes();
     if len <= SMALL_EVENT {
-        put(inner, id, values, &mut [0; SMALL_EVENT][..len]);
+        put(inner, id, site, values, &mut [0; SMALL_EVENT][..len]);
     } else {
-        put(inner, id, values, &mut [0; EVENT_MAX][..len.min(EVENT_MAX)]);
+        put(
+            inner,
+            id,
+            site,
+            values,
+            &mut [0; EVENT_MAX][..len.min(EVENT_MAX)],
+        );
     }
 }
 
 #[inline(always)]
-fn put<V: Values>(inner: &Inner, id: u16, values: &V, event: &mut [u8]) {
+fn put<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V, event: &mut [u8]) {
     event[..2].copy_from_slice(&id.to_le_bytes());
     values.put(event);
-    inner.write(event);
+    inner.write(event, site.filter());
 }
 
 /// Registers a site, and gives its id if the event is to be recorded.
 #[cold]
 fn register<V: Values>(inner: &Inner, site: &'static Site) -> Option<u16> {
-    let done = inner.registry.with(|registry| {
-        registry.register(&inner.layout, inner.memory(), site, V::TYPES);
-    });
+    let done = inner
+        .registry
+        .with(|registry| registry.register(&inner.layout, inner.memory(), site, V::TYPES));
+    if let Some(Some(problem)) = &done {
+        tell_bad_filter(site, problem);
+    }
     if done.is_none() {
         // A signal handler has interrupted a registration: there is no format for its event.
         inner.lanes.count_dropped();
     }
     site.id()
         .filter(|_| site.is_unconditional() || site.is_enabled())
+}
+
+/// A filter that does not fit its event can only be told when the event is known.
+fn tell_bad_filter(site: &Site, problem: &FilterError) {
+    static BAD_FILTER: Site = Site::new(OWN, "outlive:bad_filter", &["event", "problem"]);
+    let (_, name, _) = site.describe();
+    record(&BAD_FILTER, &(name, problem.to_string()));
 }

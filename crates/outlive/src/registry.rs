@@ -1,8 +1,8 @@
 //! Which events there are: what the catalog says of them, and their switches.
 //!
 //! A format is written into the catalog before the site learns its event's id, so it is there
-//! before the first event. Nothing here allocates once the recorder runs: a site may be met for
-//! the first time in a signal handler.
+//! before the first event. Nothing here allocates once the recorder runs, but for an event with a
+//! filter: a site may be met for the first time in a signal handler.
 
 #![allow(unsafe_code)]
 
@@ -10,7 +10,9 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use outlive_event::CatalogRecord;
+use outlive_event::{
+    CatalogRecord, EventFormat, Filter, FilterError, FilterScope, Predicate, Symbols,
+};
 use outlive_ring::catalog::{CatalogLog, TaskNames};
 use outlive_ring::extension::{Heartbeat, Layout, switch};
 use outlive_ring::{MemoryMut, RawMemory, RunRecord};
@@ -35,6 +37,10 @@ pub(crate) struct Registry {
     encoded: Vec<u8>,
     /// The events that are switched on from the start.
     enabled: Vec<EventToken>,
+    /// What events have to match; of several for an event the last one counts.
+    filters: Vec<(EventToken, Filter)>,
+    /// Each event's filter, in the order of ids.
+    compiled: Vec<Option<&'static Predicate>>,
     /// Catalog records that did not fit.
     dropped: u64,
     pub(crate) run: RunRecord,
@@ -45,7 +51,7 @@ impl Registry {
     pub(crate) fn new(
         layout: &Layout,
         memory: RawMemory<'static>,
-        enabled: Vec<EventToken>,
+        (enabled, filters): (Vec<EventToken>, Vec<(EventToken, Filter)>),
         run: RunRecord,
     ) -> Self {
         Self {
@@ -54,31 +60,35 @@ impl Registry {
             known: Vec::with_capacity(switch::IDS.len()),
             encoded: Vec::with_capacity(FORMAT_MAX + 256),
             enabled,
+            filters,
+            compiled: Vec::with_capacity(switch::IDS.len()),
             dropped: 0,
             run,
         }
     }
 
-    /// Registers a site whose fields have these types.
+    /// Registers a site whose fields have these types. Returns what is wrong with the event's filter:
+    /// then all of its events are recorded.
     pub(crate) fn register(
         &mut self,
         layout: &Layout,
         memory: RawMemory<'static>,
         site: &'static Site,
         types: &[FieldType],
-    ) {
+    ) -> Option<FilterError> {
         if site.id().is_some() {
-            return;
+            return None;
         }
-        let Some(id) = self.event(layout, memory, site, types) else {
+        let Some((id, problem)) = self.event(layout, memory, site, types) else {
             self.dropped += 1;
-            return site.refuse();
+            site.refuse();
+            return None;
         };
-        let Some(offset) = layout.switch(id) else {
-            return;
-        };
+        let offset = layout.switch(id)?;
+        site.set_filter(self.compiled[usize::from(id - switch::IDS.start)]);
         // SAFETY: the byte is one of the region, which is mapped for good.
         unsafe { site.register(id, memory.byte_ptr(offset)) };
+        problem
     }
 
     /// The id of the site's event: that of another site, if the events are the same. `None` if there
@@ -89,13 +99,13 @@ impl Registry {
         memory: RawMemory<'static>,
         site: &Site,
         types: &[FieldType],
-    ) -> Option<u16> {
+    ) -> Option<(u16, Option<FilterError>)> {
         let (system, name, fields) = site.describe();
         let mut text = Text::new();
         format::write(&mut text, name, 0, fields, types).ok()?;
         let hash = hash(system, text.as_str());
         if let Some(index) = self.known.iter().position(|&known| known == hash) {
-            return Some(switch::IDS.start + index as u16);
+            return Some((switch::IDS.start + index as u16, None));
         }
         let id = switch::IDS.start + u16::try_from(self.known.len()).ok()?;
         let switch = layout.switch(id)?;
@@ -111,7 +121,30 @@ impl Registry {
         let is_on = self.enabled.iter().any(|token| token.matches(system, name));
         memory.write(switch, &[if is_on { 0 } else { switch::OFF }]);
         self.known.push(hash);
-        Some(id)
+        let compiled = self.compile(system, name, text.as_str());
+        self.compiled
+            .push(compiled.as_ref().ok().copied().flatten());
+        Some((id, compiled.err()))
+    }
+
+    /// The event's filter, if it has one. Only then something is allocated.
+    fn compile(
+        &self,
+        system: &str,
+        name: &str,
+        text: &str,
+    ) -> Result<Option<&'static Predicate>, FilterError> {
+        let mut filters = self.filters.iter().rev();
+        let filter = filters.find(|(token, _)| token.matches(system, name));
+        let (Some((_, filter)), Ok(event)) = (filter, EventFormat::parse(system, text)) else {
+            return Ok(None);
+        };
+        let scope = FilterScope {
+            symbols: &Symbols::default(),
+            nr_cpus: u32::from(u16::MAX),
+        };
+        let predicate = filter.compile(&event, &scope)?;
+        Ok(Some(Box::leak(Box::new(predicate))))
     }
 
     /// Appends a record to the catalog.

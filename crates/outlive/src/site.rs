@@ -9,6 +9,7 @@
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, Ordering};
 
+use outlive_event::Predicate;
 use outlive_ring::extension::switch;
 
 /// The switch of all sites that are not registered: off without a recorder.
@@ -34,6 +35,8 @@ pub struct Site {
     fields: &'static [&'static str],
     switch: AtomicPtr<AtomicU8>,
     id: AtomicU16,
+    /// Keeps what it matches; null: everything. Leaked, as the region is.
+    filter: AtomicPtr<Predicate>,
     before: AtomicPtr<Site>,
 }
 
@@ -51,6 +54,7 @@ impl Site {
             fields,
             switch: AtomicPtr::new(ptr::from_ref(&UNREGISTERED).cast_mut()),
             id: AtomicU16::new(0),
+            filter: AtomicPtr::new(ptr::null_mut()),
             before: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -77,6 +81,19 @@ impl Site {
             0 => None,
             id => Some(id),
         }
+    }
+
+    /// What an event has to match to be recorded.
+    #[inline]
+    pub(crate) fn filter(&self) -> Option<&'static Predicate> {
+        // SAFETY: leaked when it was stored. Acquire: pairs with that store.
+        unsafe { self.filter.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Sets the filter, before the site is registered. Under the registry's lock.
+    pub(crate) fn set_filter(&self, filter: Option<&'static Predicate>) {
+        let filter = filter.map_or(ptr::null_mut(), |filter| ptr::from_ref(filter).cast_mut());
+        self.filter.store(filter, Ordering::Release);
     }
 
     /// System and name of the event, and the names of its fields.

@@ -403,3 +403,37 @@ fn a_signal_handler_records_wherever_it_interrupts() {
     );
     assert!(handled > 0);
 }
+
+#[test]
+fn a_filter_keeps_what_it_matches_and_a_wrong_one_is_told() {
+    let (_turn, folder) = (turn(), Folder::new());
+    let builder = || Recorder::builder("prog").state(folder.path());
+    let _recorder = builder()
+        .filter("filter:*", "number >= 3 && text ~ \"a*\"")
+        .filter("filter:other", "nothing == 1")
+        .start()
+        .unwrap();
+    for number in 1..=5u32 {
+        event!(
+            "filter:step",
+            number = number,
+            text = if number == 4 { "b" } else { "ab" }
+        );
+    }
+    event!("filter:other", number = 1u32);
+    assert_eq!(
+        texts(&open_region(folder.path(), "prog")),
+        [
+            "step: number=3 text=ab",
+            "step: number=5 text=ab",
+            "bad_filter: event=other problem=no field `nothing`",
+            "other: number=1",
+        ]
+    );
+    drop(_recorder);
+    let wrong = builder().filter("filter:step", "number >=").start();
+    assert!(
+        matches!(wrong, Err(outlive::Error::BadFilter { .. })),
+        "{wrong:?}"
+    );
+}
