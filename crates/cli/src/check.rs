@@ -163,7 +163,9 @@ fn write_text(out: &mut impl Write, view: &View, verdict: Verdict, outcome: Outc
         }
     }
     for cpu in &view.cpus {
-        write_cpu(out, view, cpu)?;
+        if !(view.has_lanes() && cpu.is_untouched()) {
+            write_cpu(out, view, cpu)?;
+        }
     }
     if view.catalog_damaged > 0 {
         writeln!(out, "catalog: {} damaged places", view.catalog_damaged)?;
@@ -191,7 +193,8 @@ fn write_cpu(out: &mut impl Write, view: &View, cpu: &ViewCpu) -> Result<()> {
     };
     writeln!(
         out,
-        "CPU {}: {} entries, {} bytes in {}{unsealed}",
+        "{} {}: {} entries, {} bytes in {}{unsealed}",
+        view.buffer_word(),
         cpu.cpu,
         cpu.entries,
         cpu.bytes,

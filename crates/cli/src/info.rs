@@ -80,7 +80,10 @@ impl Info<'_> {
         }
         self.write_clocks(out)?;
         for cpu in &self.view.cpus {
-            self.write_cpu(out, cpu)?;
+            // Lanes are many, and a program with few threads comes to few of them.
+            if !(self.view.has_lanes() && cpu.is_untouched()) {
+                self.write_cpu(out, cpu)?;
+            }
         }
         Ok(())
     }
@@ -124,7 +127,9 @@ impl Info<'_> {
             run.pid
         );
         line(out, "host", host)?;
-        line(out, "source", &run.source)?;
+        if !run.source.is_empty() {
+            line(out, "source", &run.source)?;
+        }
         line(out, "started", units::wall_clock(run.started_realtime_ns))?;
         let ended = summary::ended_ns(self.view).map_or("-".to_owned(), units::wall_clock);
         let ended = match (self.verdict, run.state) {
@@ -216,7 +221,7 @@ impl Info<'_> {
         let counters = &cpu.counters;
         let ts = |time: Option<u64>| time.map_or("-".to_owned(), |time| self.time(time));
         let (subbufs, sealed) = cpu.subbufs();
-        writeln!(out, "CPU {}", cpu.cpu)?;
+        writeln!(out, "{} {}", self.view.buffer_word(), cpu.cpu)?;
         writeln!(out, "  entries: {}", cpu.entries)?;
         writeln!(out, "  overrun: {}", counters.overrun)?;
         writeln!(out, "  commit overrun: {}", counters.commit_overrun)?;

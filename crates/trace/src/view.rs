@@ -56,6 +56,13 @@ pub struct ViewCpu {
 }
 
 impl ViewCpu {
+    /// Whether nothing was ever recorded here, and nothing lost.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        let (subbufs, _) = self.subbufs();
+        subbufs == 0 && self.holes.is_empty() && self.counters == Counters::default()
+    }
+
     /// Sub-buffers that are kept, and how many of them a seal proves; of the others only the
     /// structure is known to be right.
     #[must_use]
@@ -281,6 +288,15 @@ impl View {
         self.cpus
             .iter()
             .filter(move |c| cpu.is_none_or(|cpu| c.cpu == cpu))
+    }
+
+    /// What a buffer is called: it is a CPU's, or one of a program's lanes.
+    #[must_use]
+    pub fn buffer_word(&self) -> &'static str {
+        match self.has_lanes() {
+            true => "lane",
+            false => "CPU",
+        }
     }
 
     /// Whether the buffers are not those of CPUs: a program wrote them, each event says its CPU.
