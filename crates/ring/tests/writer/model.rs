@@ -96,7 +96,7 @@ impl Model {
                 self.next_id += 1;
                 let is_plain = !discard && nested.is_empty() && self.pending.is_empty();
                 // Half of those that need no steps go without.
-                if is_plain && written.id % 2 == 0 {
+                if is_plain && written.id.is_multiple_of(2) {
                     return self.record(writer, written);
                 }
                 match writer.reserve(written.len, self.now) {
