@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use outlive_export::{FORMATS, Format};
 use outlive_trace::Backing;
 use outlive_trace::cmdline::EventToken;
 
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     Boot(BootArgs),
     Ls(LsArgs),
     Show(ShowArgs),
+    Export(ExportArgs),
     Info(InfoArgs),
     Check(CheckArgs),
     /// Switch events of a running program on
@@ -111,6 +113,22 @@ folder with --formats. printk_formats, saved_cmdlines and kallsyms are read from
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+    /// Wait for more events of a live instance
+    #[arg(long, conflicts_with = "last")]
+    pub(crate) follow: bool,
+    /// Print fields instead of the event's print format
+    #[arg(long)]
+    pub(crate) raw_fields: bool,
+    /// One JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which events.
+#[derive(Debug, Parser)]
+pub(crate) struct SelectionArgs {
     /// Only this CPU
     #[arg(long, value_name = "N")]
     pub(crate) cpu: Option<u32>,
@@ -123,15 +141,58 @@ pub(crate) struct ShowArgs {
     /// Only events that an expression of the kernel's filter language keeps
     #[arg(long, value_name = "EXPR")]
     pub(crate) filter: Option<String>,
-    /// Wait for more events of a live instance
-    #[arg(long, conflicts_with = "last")]
-    pub(crate) follow: bool,
-    /// Print fields instead of the event's print format
-    #[arg(long)]
-    pub(crate) raw_fields: bool,
-    /// One JSON object per line
-    #[arg(long)]
-    pub(crate) json: bool,
+}
+
+/// Write events in the format of another tool
+#[derive(Debug, Parser)]
+#[command(after_help = format!("\
+Example:
+  outlive export backup -o crash.json
+  outlive export backup shop -o crash.csv --last 5s --event 'sched:*'
+  outlive export backup -o - --format json | jq .event
+
+Formats, chosen by the output's ending or with --format:
+{}
+
+The events of several regions are merged by time: by the monotonic clock if they are of one boot, else by the
+wall clock. The output appears under its name when it is whole.
+Exit codes: 0 all is written; 1 failed, or something of the regions is not in the output: it is said what.", formats()))]
+pub(crate) struct ExportArgs {
+    /// Instances (boot_mapped), backups (backup), generations (boot_mapped/12), or files
+    #[arg(value_name = "NAME|FILE", required = true)]
+    pub(crate) names: Vec<String>,
+    /// The file, or folder, to write; - is standard output
+    #[arg(long, short, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// The format [default: by the output's ending]
+    #[arg(long, value_name = "F", value_parser = parse_format)]
+    pub(crate) format: Option<&'static Format>,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+    /// Formats for a region that a kernel wrote: a copy of tracefs' events folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) formats: Option<PathBuf>,
+}
+
+fn formats() -> String {
+    let lines = FORMATS.iter().map(|format| {
+        let endings = format.endings.iter().map(|ending| format!(".{ending}"));
+        let endings: Vec<String> = endings.collect();
+        format!(
+            "  {:<14}{:<24}{}",
+            format.name,
+            endings.join(" "),
+            format.about
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn parse_format(text: &str) -> Result<&'static Format, String> {
+    Format::named(text).ok_or_else(|| {
+        let names = FORMATS.iter().map(|format| format.name);
+        format!("expected one of {}", names.collect::<Vec<_>>().join(", "))
+    })
 }
 
 /// List the instances and what is kept of earlier runs

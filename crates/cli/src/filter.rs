@@ -6,12 +6,8 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::Write;
 
-use outlive_event::{
-    COMM_SIZE, Catalog, EventFormat, Filter, FilterError, FilterErrorKind, FilterScope, Predicate,
-    Tasks,
-};
+use outlive_event::{Catalog, EventFormat, Filter, FilterError, FilterErrorKind, FilterScope};
 use outlive_trace::cmdline::{Diagnostic, nearest};
 
 use crate::diagnostic;
@@ -46,16 +42,9 @@ impl FilterText {
         Ok(Self { text, filter })
     }
 
-    /// The predicate for an event; an error if the expression makes no sense for it.
-    pub(crate) fn compile(
-        &self,
-        catalog: &Catalog,
-        event: &EventFormat,
-        nr_cpus: u32,
-    ) -> Result<Predicate, FilterError> {
-        let symbols = catalog.symbols();
-        self.filter
-            .compile(event, &FilterScope { symbols, nr_cpus })
+    /// The expression.
+    pub(crate) fn filter(&self) -> &Filter {
+        &self.filter
     }
 
     /// Refuses an expression that makes no sense for any of the events.
@@ -65,9 +54,13 @@ impl FilterText {
         events: impl Iterator<Item = &'c EventFormat>,
         nr_cpus: u32,
     ) -> Result<(), Mistake> {
+        let scope = FilterScope {
+            symbols: catalog.symbols(),
+            nr_cpus,
+        };
         let mut worst: Option<FilterError> = None;
         for event in events {
-            match self.compile(catalog, event, nr_cpus) {
+            match self.filter.compile(event, &scope) {
                 Ok(_) => return Ok(()),
                 Err(error) if worst.as_ref().is_none_or(|w| rank(&error) > rank(w)) => {
                     worst = Some(error);
@@ -111,18 +104,4 @@ fn near_field<'c>(name: &str, catalog: Option<&'c Catalog>) -> Option<&'c str> {
     let fields = events.flat_map(|e| e.fields.iter().chain(&e.common));
     let names = fields.map(|f| f.name.as_str());
     nearest(name, names.chain(["CPU", "COMM"]))
-}
-
-/// The name of the task that a record is of, as the kernel had it at the time.
-pub(crate) fn comm(tasks: &Tasks, payload: &[u8], cpu: u32) -> [u8; COMM_SIZE] {
-    let mut comm = [0; COMM_SIZE];
-    let pid = payload.get(4..8).and_then(|b| b.try_into().ok());
-    let pid = pid.map_or(0, i32::from_le_bytes);
-    if pid == 0 {
-        // Sixteen bytes are enough for any CPU's number.
-        let _ = write!(&mut comm[..], "swapper/{cpu}");
-    } else if let Some(known) = tasks.comm(pid) {
-        comm[..known.len()].copy_from_slice(known);
-    }
-    comm
 }

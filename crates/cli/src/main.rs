@@ -12,7 +12,7 @@ mod check;
 mod demo;
 mod diagnostic;
 mod doctor;
-mod event_json;
+mod export;
 mod filter;
 mod follow;
 mod info;
@@ -90,6 +90,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Boot(boot) => boot::boot(args, boot),
         Command::Ls(ls) => ls::run(args, ls),
         Command::Show(show) => show::run(args, show),
+        Command::Export(export) => export::run(args, export),
         Command::Info(info) => info::run(args, info),
         Command::Check(check) => check::run(args, check),
         Command::Enable(switch) => switch::run(args, switch, true),

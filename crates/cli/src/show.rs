@@ -5,15 +5,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use outlive_event::{Catalog, EventFormat, Formatter, HeaderCounts, Predicate, Tasks, TextOptions};
+use outlive_event::{Catalog, EventFormat, Formatter, HeaderCounts, TextOptions};
+use outlive_export::json;
 use outlive_ring::Missed;
 use outlive_trace::cmdline::EventToken;
-use outlive_trace::view::{View, ViewEvent};
+use outlive_trace::view::{View, ViewEvent, Wanted};
 
-use crate::args::{Args, ShowArgs};
+use crate::args::{Args, SelectionArgs, ShowArgs};
 use crate::filter::FilterText;
 use crate::target::Target;
-use crate::{event_json, exit, filter, follow};
+use crate::{exit, follow};
 
 /// Sub-buffers that are made into text at a time: about a megabyte of text.
 const STRETCH: usize = 64;
@@ -33,9 +34,22 @@ pub(crate) struct Selection {
     pub(crate) filter: Option<FilterText>,
 }
 
+impl SelectionArgs {
+    /// What the options select; an error if the filter is none.
+    pub(crate) fn selection(&self) -> Result<Selection> {
+        let filter = self.filter.as_deref().map(FilterText::parse);
+        Ok(Selection {
+            cpu: self.cpu,
+            last: self.last,
+            event: self.event.clone(),
+            filter: filter.transpose()?,
+        })
+    }
+}
+
 impl Selection {
     /// The time, in the unit of the trace clock, from which on events are shown.
-    fn since(&self, view: &View) -> u64 {
+    pub(crate) fn since(&self, view: &View) -> u64 {
         // The last part of the run: what the kernel's ring recorded after a death comes on top.
         match (self.last, view.recorded_until()) {
             (Some(last), Some(end)) => {
@@ -47,37 +61,13 @@ impl Selection {
 
     /// What is wanted of each event; `None` if all is.
     pub(crate) fn wanted<'c>(&self, catalog: &'c Catalog, nr_cpus: usize) -> Option<Wanted<'c>> {
-        if self.event.is_none() && self.filter.is_none() {
-            return None;
-        }
-        let mut wanted = Wanted {
-            by_id: Vec::new(),
-            tasks: catalog.tasks(),
-        };
-        for event in self.listed(catalog) {
-            let records = match &self.filter {
-                None => Some(Records::All),
-                Some(filter) => filter
-                    .compile(catalog, event, nr_cpus as u32)
-                    .ok()
-                    .map(Records::If),
-            };
-            let id = usize::from(event.id);
-            if wanted.by_id.len() <= id {
-                wanted.by_id.resize_with(id + 1, || None);
-            }
-            wanted.by_id[id] = records;
-        }
-        Some(wanted)
+        let filter = self.filter.as_ref().map(FilterText::filter);
+        Wanted::new(catalog, nr_cpus, self.event.as_ref(), filter)
     }
 
     /// The events that `--event` names.
     fn listed<'c>(&self, catalog: &'c Catalog) -> impl Iterator<Item = &'c EventFormat> {
-        let is_listed = |e: &&EventFormat| {
-            let glob = self.event.as_ref();
-            glob.is_none_or(|glob| glob.matches(&e.system, &e.name))
-        };
-        catalog.events().filter(is_listed)
+        Wanted::listed(catalog, self.event.as_ref())
     }
 
     /// Refuses a CPU that is not there.
@@ -135,16 +125,7 @@ impl Look {
 
 /// Does what the command's arguments say.
 pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
-    let selection = Selection {
-        cpu: show_args.cpu,
-        last: show_args.last,
-        event: show_args.event.clone(),
-        filter: show_args
-            .filter
-            .as_deref()
-            .map(FilterText::parse)
-            .transpose()?,
-    };
+    let selection = show_args.selection.selection()?;
     let look = Look {
         raw_fields: show_args.raw_fields,
         json: show_args.json,
@@ -262,34 +243,6 @@ impl Stretches<'_> {
     }
 }
 
-/// What is wanted of each event.
-#[derive(Debug)]
-pub(crate) struct Wanted<'c> {
-    /// By event id; `None` for events of which nothing is.
-    by_id: Vec<Option<Records>>,
-    tasks: &'c Tasks,
-}
-
-/// Which records of an event are wanted.
-#[derive(Debug)]
-enum Records {
-    All,
-    If(Predicate),
-}
-
-impl Wanted<'_> {
-    fn has(&self, cpu: u32, payload: &[u8]) -> bool {
-        let id = outlive_event::event_id(payload).map(usize::from);
-        match id.and_then(|id| self.by_id.get(id)) {
-            Some(Some(Records::If(predicate))) => {
-                predicate.matches(payload, cpu, || filter::comm(self.tasks, payload, cpu))
-            }
-            Some(Some(Records::All)) => true,
-            _ => false,
-        }
-    }
-}
-
 /// Whether an event is wanted; all are if nothing was selected.
 pub(crate) fn is_wanted(wanted: Option<&Wanted<'_>>, cpu: u32, payload: &[u8]) -> bool {
     wanted.is_none_or(|wanted| wanted.has(cpu, payload))
@@ -330,7 +283,7 @@ impl<'v> Lines<'v> {
     /// Appends an event, and before it what was lost there.
     pub(crate) fn push(&self, text: &mut Text, event: &ViewEvent<'_>) -> Result<()> {
         if self.look.json {
-            return event_json::write(&mut text.bytes, self.catalog, event);
+            return Ok(json::write(&mut text.bytes, self.catalog, event)?);
         }
         if let Some(missed) = event.missed {
             let count = match missed {

@@ -3,63 +3,15 @@
 //! Left aside: the task's name, which ours may know and the kernel's does not, and pointers, which
 //! the kernel's text hides behind a hash.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
-use flate2::read::GzDecoder;
+use std::path::Path;
+
+use common::{Unpacked, fixtures, gunzip, outlive};
 use tempfile::TempDir;
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
-
-fn gunzip(path: &Path) -> Vec<u8> {
-    let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let mut bytes = Vec::new();
-    GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
-    bytes
-}
-
-fn outlive(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_outlive"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-/// A region unpacked into a file, and the arguments that decode it.
-struct Unpacked {
-    _folder: TempDir,
-    region: String,
-    formats: String,
-}
-
+/// What is compared of a region.
 impl Unpacked {
-    fn new(region: &Path, formats: &Path) -> Self {
-        let folder = TempDir::new().unwrap();
-        let file = folder.path().join("region.bin");
-        std::fs::write(&file, gunzip(region)).unwrap();
-        Self {
-            region: file.to_str().unwrap().to_owned(),
-            formats: formats.to_str().unwrap().to_owned(),
-            _folder: folder,
-        }
-    }
-
-    fn of_kernel(name: &str) -> Self {
-        let fixture = fixtures().join(name);
-        Self::new(&fixture.join("region.bin.gz"), &fixture.join("events"))
-    }
-
-    /// The 256 KiB region. It is of the kernel of the 7.3.4 fixture, at another address.
-    fn golden() -> Self {
-        Self::new(
-            &fixtures().join("golden/2-region-256KiB-2cpu.bin.gz"),
-            &fixtures().join("7.3.4-2cpu-1M/events"),
-        )
-    }
-
     fn show(&self, more: &[&str]) -> Vec<String> {
         let args = [&["show", &self.region, "--formats", &self.formats], more].concat();
         let output = outlive(&args);

@@ -13,6 +13,8 @@ mod events;
 mod live;
 mod part;
 mod snapshot;
+mod sources;
+mod wanted;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,6 +27,8 @@ use outlive_ring::{Events, Hole, Missed, Page, PageSource, RunRecord};
 pub use self::events::{MergedEvents, ViewEvent};
 pub use self::live::LiveRegion;
 pub use self::part::Part;
+pub use self::sources::{MergedSources, NoCommonTime, Source, SourceEvent, Sources, Timeline};
+pub use self::wanted::Wanted;
 use crate::cmdline::TraceClock;
 use crate::{Error, RegionPlace};
 

@@ -67,7 +67,7 @@ impl Boot {
             is_kaslr_off: true,
             qemu: Vec::new(),
             reset_at: None,
-            timeout: Duration::from_secs(600),
+            timeout: Duration::from_secs(300),
         }
     }
 

@@ -145,6 +145,16 @@ impl Kernel {
         }
     }
 
+    /// What its command line needs under emulation: where 6.12 dies in a task that is not init, it would go
+    /// on without that task, for ever.
+    pub(crate) fn emulation_parameters(&self) -> &'static str {
+        if self.version.starts_with("6.12.") {
+            " oops=panic"
+        } else {
+            ""
+        }
+    }
+
     /// The folder of its modules.
     #[must_use]
     pub fn modules(&self) -> PathBuf {

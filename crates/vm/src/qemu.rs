@@ -79,6 +79,7 @@ fn start(machine: &Machine, boot: &Boot, work: &Path) -> Result<Qemu, Error> {
     let errors = work.join("stderr");
     let errors = fs::File::create(&errors).map_err(Error::io("cannot make", &errors))?;
     // Also when this process is killed, its machine goes.
+    let line = boot.line() + machine.kernel.emulation_parameters();
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
@@ -102,7 +103,7 @@ fn start(machine: &Machine, boot: &Boot, work: &Path) -> Result<Qemu, Error> {
         .args(machine.memory_args())
         .arg("-kernel")
         .arg(machine.kernel.vmlinuz())
-        .args(["-initrd", &place("initrd"), "-append", &boot.line()])
+        .args(["-initrd", &place("initrd"), "-append", &line])
         .args(["-serial", &format!("file:{}", place("console"))])
         .args(["-device", "virtio-serial", "-chardev"])
         .arg(format!("file,id=out,path={}", place("out.tar")))

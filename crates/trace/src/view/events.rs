@@ -52,6 +52,19 @@ impl<'v> MergedEvents<'v> {
 
     /// The next event.
     pub fn next_event(&mut self) -> Option<ViewEvent<'_>> {
+        self.earliest()
+            .map(|earliest| self.streams[earliest].take())
+    }
+
+    /// The next event, which stays the next one.
+    #[must_use]
+    pub fn peek(&mut self) -> Option<ViewEvent<'_>> {
+        self.earliest()
+            .and_then(|earliest| self.streams[earliest].ahead())
+    }
+
+    /// The stream that has the next event, all that is not of `only_cpu` skipped before it.
+    fn earliest(&mut self) -> Option<usize> {
         loop {
             let (time, earliest) = (0..self.streams.len())
                 .filter_map(|i| Some((self.streams[i].next.as_ref()?.text_time_stamp, i)))
@@ -60,11 +73,9 @@ impl<'v> MergedEvents<'v> {
                 return None;
             }
             let stream = &mut self.streams[earliest];
-            if self
-                .only_cpu
-                .is_none_or(|cpu| stream.cpu_ahead() == Some(cpu))
-            {
-                return Some(self.streams[earliest].take());
+            let is_of = |cpu| stream.ahead().is_some_and(|event| event.cpu == cpu);
+            if self.only_cpu.is_none_or(is_of) {
+                return Some(earliest);
             }
             stream.take();
         }
@@ -122,11 +133,22 @@ impl<'v> CpuStream<'v> {
         stream
     }
 
-    /// The CPU that the event which was decoded ahead says that it was written on.
-    fn cpu_ahead(&self) -> Option<u32> {
+    /// The event that was decoded ahead.
+    fn ahead(&self) -> Option<ViewEvent<'_>> {
         let event = self.next?;
         let payload = self.buffer.get(event.start..event.start + event.len)?;
-        self.view.catalog.cpu(payload)
+        Some(self.view_event(event, payload))
+    }
+
+    fn view_event<'b>(&self, event: Ahead, payload: &'b [u8]) -> ViewEvent<'b> {
+        ViewEvent {
+            cpu: self.view.catalog.cpu(payload).unwrap_or(self.cpu.cpu),
+            buffer: self.cpu.cpu,
+            time_stamp: event.time_stamp,
+            text_time_stamp: event.text_time_stamp,
+            missed: event.missed,
+            payload,
+        }
     }
 
     /// Hands out the event that was decoded ahead, and decodes the next one.
@@ -145,15 +167,7 @@ impl<'v> CpuStream<'v> {
         } else {
             &self.taken
         };
-        let payload = &buffer[event.start..event.start + event.len];
-        ViewEvent {
-            cpu: self.view.catalog.cpu(payload).unwrap_or(self.cpu.cpu),
-            buffer: self.cpu.cpu,
-            time_stamp: event.time_stamp,
-            text_time_stamp: event.text_time_stamp,
-            missed: event.missed,
-            payload,
-        }
+        self.view_event(event, &buffer[event.start..event.start + event.len])
     }
 
     fn advance(&mut self) {

@@ -1,0 +1,110 @@
+//! `outlive export`: events in the formats of other tools.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use outlive_export::{FORMATS, Format};
+use outlive_trace::view::{Source, Sources, View};
+
+use crate::args::{Args, ExportArgs};
+use crate::boot::say;
+use crate::exit;
+use crate::show::Selection;
+use crate::target::Target;
+
+/// Does what the command's arguments say.
+pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
+    let format = format(export)?;
+    let selection = export.selection.selection()?;
+    let views = open(args, export)?;
+    let sources = sources(&export.names, &views, &selection)?;
+    let bar = progress_bar(sources.entries());
+    let summary = outlive_export::write(format, &sources, &export.output, &mut |events| {
+        bar.set_position(events);
+    })?;
+    bar.finish_and_clear();
+    for note in &summary.notes {
+        say!("{note}");
+    }
+    if export.output != Path::new("-") {
+        let lost = match summary.lost {
+            0 => String::new(),
+            lost => format!(", {lost} lost between them"),
+        };
+        say!(
+            "{}: {} events{lost} ({})",
+            export.output.display(),
+            summary.events,
+            format.name
+        );
+    }
+    Ok(if summary.notes.is_empty() {
+        exit::DONE
+    } else {
+        exit::FAILED
+    })
+}
+
+/// The format that is asked for by name, or by the output's ending.
+fn format(export: &ExportArgs) -> Result<&'static Format> {
+    if let Some(format) = export.format {
+        return Ok(format);
+    }
+    Format::of_path(&export.output).with_context(|| {
+        let known: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+        format!(
+            "{} has no ending that says which format is wanted; --format F does: {}",
+            export.output.display(),
+            known.join(", ")
+        )
+    })
+}
+
+fn open(args: &Args, export: &ExportArgs) -> Result<Vec<View>> {
+    let views = export
+        .names
+        .iter()
+        .map(|name| Target::find(args, name)?.open(export.formats.as_deref()));
+    views.collect()
+}
+
+/// What is selected of each view.
+pub(crate) fn sources<'v>(
+    names: &[String],
+    views: &'v [View],
+    selection: &Selection,
+) -> Result<Sources<'v>> {
+    let mut sources = Vec::new();
+    let mut mistake = None;
+    for (name, view) in names.iter().zip(views) {
+        if !view.has_lanes() {
+            selection.check_cpu(view.cpus.len())?;
+        }
+        // Of several regions one may lack the event.
+        if let Err(error) = selection.check_events(&view.catalog, view.cpus.len()) {
+            mistake = Some(error);
+            continue;
+        }
+        sources.push(Source {
+            cpu: selection.cpu,
+            from: selection.since(view),
+            wanted: selection.wanted(&view.catalog, view.cpus.len()),
+            ..Source::new(name, view)
+        });
+    }
+    match mistake {
+        Some(mistake) if sources.is_empty() => bail!(mistake),
+        _ => Ok(Sources::new(sources)?),
+    }
+}
+
+/// A bar on standard error, if that is a terminal.
+fn progress_bar(entries: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} events, {eta}");
+    let bar = ProgressBar::new(entries);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

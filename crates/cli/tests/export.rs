@@ -1,0 +1,145 @@
+//! What `export` writes, against what `show` says of the same regions.
+
+mod common;
+
+use std::path::Path;
+use std::process::Output;
+
+use common::{Unpacked, outlive};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+fn stdout(output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn export(unpacked: &Unpacked, out: &Path, more: &[&str]) -> Output {
+    let out = out.to_str().unwrap();
+    let mut args = vec!["export", &unpacked.region, "--formats", &unpacked.formats];
+    args.extend(["-o", out]);
+    args.extend(more);
+    outlive(&args)
+}
+
+#[test]
+fn json_lines_are_those_of_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.jsonl");
+    for name in ["7.3.4-2cpu-1M", "6.12.107-2cpu-1M"] {
+        let unpacked = Unpacked::of_kernel(name);
+        let shown = stdout(&outlive(&[
+            "show",
+            &unpacked.region,
+            "--formats",
+            &unpacked.formats,
+            "--json",
+        ]));
+        stdout(&export(&unpacked, &out, &[]));
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), shown);
+        assert!(shown.lines().count() > 1000);
+    }
+}
+
+#[test]
+fn csv_has_a_row_per_event_and_the_fields_of_the_events_that_were_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.csv");
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let asked = ["--event", "sched_switch", "--filter", "prev_pid != 0"];
+    stdout(&export(&unpacked, &out, &asked));
+    let mut args = vec![
+        "show",
+        &unpacked.region,
+        "--formats",
+        &unpacked.formats,
+        "--json",
+    ];
+    args.extend(asked);
+    let shown = stdout(&outlive(&args));
+    let mut reader = csv::Reader::from_path(&out).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let place = |name: &str| header.iter().position(|column| column == name).unwrap();
+    let (time, pid, comm) = (place("time"), place("prev_pid"), place("next_comm"));
+    let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), shown.lines().count());
+    for (row, line) in rows.iter().zip(shown.lines()) {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(row[time], event["ts"].to_string());
+        assert_eq!(row[pid], event["fields"]["prev_pid"].to_string());
+        assert_eq!(row[comm], *event["fields"]["next_comm"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn what_a_damaged_region_lacks_is_said_and_is_the_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let mut bytes = std::fs::read(&unpacked.region).unwrap();
+    // The time stamp of a sub-buffer of the first CPU.
+    let middle = bytes.len() / 4 / 4096 * 4096;
+    bytes[middle..middle + 8].fill(0xff);
+    std::fs::write(&unpacked.region, bytes).unwrap();
+    let out = folder.path().join("out.jsonl");
+    let exported = export(&unpacked, &out, &[]);
+    assert_eq!(exported.status.code(), Some(1), "{}", stderr(&exported));
+    assert!(stderr(&exported).contains("is damaged"));
+    assert!(out.exists());
+}
+
+#[test]
+fn a_wrong_use_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let cases: [(&str, &[&str], &str); 4] = [
+        ("out", &[], "--format F does: json, csv"),
+        ("out.json", &["--format", "jsn"], "expected one of json"),
+        ("out.json", &["--event", "sced"], "no event matches --event"),
+        ("out.json", &["--filter", "pid ="], "--filter"),
+    ];
+    for (out, more, said) in cases {
+        let output = export(&unpacked, &folder.path().join(out), more);
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+    let missing = folder.path().join("missing/out.json");
+    let output = export(&unpacked, &missing, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("missing"), "{}", stderr(&output));
+    let there = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(there, 0);
+}
+
+#[test]
+fn a_full_disk_leaves_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let flags = MountFlags::empty();
+    if let Err(error) = mount("none", &disk, "tmpfs", flags, c"size=256k") {
+        println!("skipped: cannot mount a tmpfs: {error}");
+        return;
+    }
+    let out = disk.join("out.jsonl");
+    std::fs::write(&out, "old").unwrap();
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let output = export(&unpacked, &out, &[]);
+    let old = std::fs::read_to_string(&out);
+    let there = std::fs::read_dir(&disk).map(Iterator::count);
+    unmount(&disk, UnmountFlags::DETACH).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("No space left"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(old.unwrap(), "old");
+    assert_eq!(there.unwrap(), 1);
+}

@@ -1,0 +1,138 @@
+//! JSON lines: one object per event, with its true time.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use outlive_event::{Catalog, Value};
+use outlive_ring::Missed;
+use outlive_trace::view::{Sources, ViewEvent};
+use serde_json::{Map, Value as Json, json};
+
+use crate::{Error, Exporter, Result, Summary};
+
+/// Writes JSON lines. With several sources, each line has the `source` and the `time` in the
+/// common clock beside the source's own `ts`.
+#[derive(Debug)]
+pub struct JsonLines;
+
+impl Exporter for JsonLines {
+    fn export(
+        &self,
+        sources: &Sources<'_>,
+        out: &Path,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Summary> {
+        let file = File::create(out).map_err(Error::io("create", out))?;
+        let mut writer = BufWriter::with_capacity(1 << 20, file);
+        let mut summary = Summary::default();
+        let mut line = Vec::new();
+        let mut events = sources.events();
+        while let Some(next) = events.next_event() {
+            let source = &sources.sources()[next.source];
+            let mut object = object(&source.view.catalog, &next.event);
+            if sources.sources().len() > 1 {
+                object.insert("source".into(), source.name.as_str().into());
+                object.insert("time".into(), next.time.into());
+            }
+            line.clear();
+            serde_json::to_writer(&mut line, &object)?;
+            line.push(b'\n');
+            let written = writer.write_all(&line);
+            written.map_err(Error::io("write", out))?;
+            summary.count(&next.event, progress);
+        }
+        writer.flush().map_err(Error::io("write", out))?;
+        Ok(summary)
+    }
+}
+
+/// Appends the event's object and a line end.
+///
+/// # Errors
+///
+/// None that a vector has; the writer's.
+pub fn write(
+    out: &mut Vec<u8>,
+    catalog: &Catalog,
+    event: &ViewEvent<'_>,
+) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *out, &object(catalog, event))?;
+    out.push(b'\n');
+    Ok(())
+}
+
+fn object(catalog: &Catalog, event: &ViewEvent<'_>) -> Map<String, Json> {
+    let mut object = Map::new();
+    object.insert("ts".into(), event.time_stamp.into());
+    object.insert("cpu".into(), event.cpu.into());
+    if let Some(missed) = event.missed {
+        let count = match missed {
+            Missed::Events(events) => json!(events),
+            Missed::Unknown => Json::Null,
+        };
+        object.insert("lost_before".into(), count);
+    }
+    let [flags, preempt] = common_bytes(event.payload, 2);
+    let pid = pid(event.payload);
+    object.insert("pid".into(), pid.into());
+    object.insert("comm".into(), comm(catalog, pid));
+    if catalog.cpu(event.payload).is_none() {
+        object.insert("flags".into(), flags.into());
+        object.insert("preempt_count".into(), preempt.into());
+    }
+    match outlive_event::event_id(event.payload).and_then(|id| catalog.event(id)) {
+        Some(format) => {
+            object.insert("system".into(), format.system.as_str().into());
+            object.insert("event".into(), format.name.as_str().into());
+            let fields: Map<String, Json> = format
+                .values(event.payload)
+                .map(|(name, value)| (name.to_owned(), to_json(value)))
+                .collect();
+            object.insert("fields".into(), fields.into());
+            if format.is_cut(event.payload) {
+                object.insert("cut".into(), true.into());
+            }
+        }
+        None => {
+            object.insert("id".into(), json!(outlive_event::event_id(event.payload)));
+        }
+    }
+    object
+}
+
+/// The task of a record: `common_pid`.
+pub(crate) fn pid(payload: &[u8]) -> i32 {
+    i32::from_le_bytes(common_bytes(payload, 4))
+}
+
+/// Bytes of the common fields, which each record begins with: zeros where it ends too early.
+fn common_bytes<const N: usize>(payload: &[u8], at: usize) -> [u8; N] {
+    let bytes = payload.get(at..at + N);
+    bytes.and_then(|b| b.try_into().ok()).unwrap_or([0; N])
+}
+
+fn comm(catalog: &Catalog, pid: i32) -> Json {
+    catalog.tasks().comm(pid).map_or(Json::Null, text)
+}
+
+fn text(bytes: &[u8]) -> Json {
+    String::from_utf8_lossy(bytes).into()
+}
+
+/// A field's value as JSON.
+pub(crate) fn to_json(value: Value<'_>) -> Json {
+    match value {
+        Value::Signed(value) => value.into(),
+        Value::Unsigned(value) => value.into(),
+        Value::Bool(value) => value.into(),
+        // Not a number and infinite are no JSON numbers: null.
+        Value::Float(value) => value.into(),
+        // More than a JSON number may hold exactly.
+        Value::Pointer(address) => format!("{address:#x}").into(),
+        Value::Text(bytes) => text(bytes),
+        Value::Array(array) => array.iter().map(to_json).collect(),
+        Value::Opaque(bytes) => bytes.iter().map(|byte| Json::from(*byte)).collect(),
+        _ => Json::Null,
+    }
+}

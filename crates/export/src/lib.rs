@@ -1,0 +1,126 @@
+//! Recovered traces in the formats of other tools: one module per format, one trait.
+//!
+//! What is exported are [`Sources`]: one or several regions with what is wanted of them. An
+//! [`Exporter`] streams their events, so its memory does not grow with the input. [`write()`] puts
+//! the whole output, and nothing less, under its final name.
+
+#![forbid(unsafe_code)]
+
+mod csv;
+mod error;
+pub mod json;
+mod output;
+
+use std::path::Path;
+
+use outlive_ring::Missed;
+use outlive_trace::view::{Sources, ViewEvent};
+
+pub use self::error::Error;
+pub use self::output::write;
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Events between two calls of the progress function.
+const PROGRESS_STEP: u64 = 1 << 16;
+
+/// A format, as the command line names it.
+#[derive(Debug, Clone, Copy)]
+pub struct Format {
+    /// The value of `--format`.
+    pub name: &'static str,
+    /// The endings of file names that choose it, without the dot.
+    pub endings: &'static [&'static str],
+    /// What it is, and who reads it.
+    pub about: &'static str,
+    /// Whether the output is a folder.
+    pub is_folder: bool,
+    /// Writes it.
+    pub exporter: &'static (dyn Exporter + Sync),
+}
+
+/// All formats.
+pub const FORMATS: &[Format] = &[
+    Format {
+        name: "json",
+        endings: &["json", "jsonl", "ndjson"],
+        about: "one JSON object per line, as show --json",
+        is_folder: false,
+        exporter: &json::JsonLines,
+    },
+    Format {
+        name: "csv",
+        endings: &["csv"],
+        about: "a table with a column per field, for spreadsheets and scripts",
+        is_folder: false,
+        exporter: &csv::Csv,
+    },
+];
+
+impl Format {
+    /// The format of a name, as `--format` gives it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        FORMATS.iter().find(|format| format.name == name)
+    }
+
+    /// The format that a file's name asks for by the longest ending that fits.
+    #[must_use]
+    pub fn of_path(path: &Path) -> Option<&'static Self> {
+        let name = path.file_name()?.to_str()?;
+        let fits = |ending: &&&str| {
+            let stem = name.strip_suffix(**ending);
+            stem.is_some_and(|stem| stem.ends_with('.'))
+        };
+        let endings = FORMATS
+            .iter()
+            .flat_map(|format| format.endings.iter().map(move |ending| (format, ending)));
+        endings
+            .filter(|(_, ending)| fits(ending))
+            .max_by_key(|(_, ending)| ending.len())
+            .map(|(format, _)| format)
+    }
+}
+
+/// Writes one format.
+pub trait Exporter: std::fmt::Debug {
+    /// Writes all wanted events of the sources to `out`: an empty file or folder that exists, or a
+    /// pipe. Calls `progress` now and then with the events written so far.
+    ///
+    /// # Errors
+    ///
+    /// When the output cannot be written, or the format cannot hold the sources at all. What it
+    /// cannot hold of them is a note in the summary.
+    fn export(
+        &self,
+        sources: &Sources<'_>,
+        out: &Path,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Summary>;
+}
+
+/// What was exported.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Events written.
+    pub events: u64,
+    /// Events known to be missing between those written: lost before they were recorded, or
+    /// overwritten.
+    pub lost: u64,
+    /// What is not in the output although the sources have it, or would have it if they were
+    /// whole.
+    pub notes: Vec<String>,
+}
+
+impl Summary {
+    /// Counts an event, and what is missing before it.
+    pub fn count(&mut self, event: &ViewEvent<'_>, progress: &mut dyn FnMut(u64)) {
+        self.events += 1;
+        if let Some(Missed::Events(lost)) = event.missed {
+            self.lost += lost;
+        }
+        if self.events.is_multiple_of(PROGRESS_STEP) {
+            progress(self.events);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The output's file: whole under its name, or not there.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use outlive_trace::view::Sources;
+use tempfile::Builder;
+
+use crate::{Error, Format, Result, Summary};
+
+/// The name that stands for standard output.
+const STDOUT: &str = "-";
+
+/// Exports to `out`, or to standard output if that is `-`. The output is written under another
+/// name beside it, made durable, and then renamed, so that a file of that name is whole; a file
+/// that had the name is replaced.
+///
+/// # Errors
+///
+/// As [`Exporter::export`](crate::Exporter::export), and when a folder is to be written where
+/// something is already.
+pub fn write(
+    format: &Format,
+    sources: &Sources<'_>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Summary> {
+    let mut summary = if out == Path::new(STDOUT) {
+        let stdout = Path::new("/dev/stdout");
+        format.exporter.export(sources, stdout, progress)?
+    } else if format.is_folder {
+        write_folder(format, sources, out, progress)?
+    } else {
+        write_file(format, sources, out, progress)?
+    };
+    summary.notes.extend(damage(sources));
+    Ok(summary)
+}
+
+fn write_file(
+    format: &Format,
+    sources: &Sources<'_>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Summary> {
+    // A device, a pipe or a link is written where it is.
+    if out
+        .symlink_metadata()
+        .is_ok_and(|there| !there.is_file() && !there.is_dir())
+    {
+        return format.exporter.export(sources, out, progress);
+    }
+    let part = part()
+        .tempfile_in(folder_of(out))
+        .map_err(Error::io("create a file beside", out))?;
+    let summary = format.exporter.export(sources, part.path(), progress)?;
+    let sync = part.as_file().sync_all();
+    sync.map_err(Error::io("write", out))?;
+    part.persist(out)
+        .map_err(|error| Error::io("create", out)(error.error))?;
+    Ok(summary)
+}
+
+fn write_folder(
+    format: &Format,
+    sources: &Sources<'_>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Summary> {
+    if out.symlink_metadata().is_ok() {
+        return Err(Error::IsThere(out.to_owned()));
+    }
+    let part = part()
+        .tempdir_in(folder_of(out))
+        .map_err(Error::io("create a folder beside", out))?;
+    let summary = format.exporter.export(sources, part.path(), progress)?;
+    let entries = fs::read_dir(part.path()).map_err(Error::io("read", out))?;
+    for entry in entries.flatten() {
+        let file = File::open(entry.path()).map_err(Error::io("open a file of", out))?;
+        file.sync_all().map_err(Error::io("write", out))?;
+    }
+    fs::rename(part.path(), out).map_err(Error::io("create", out))?;
+    Ok(summary)
+}
+
+fn part() -> Builder<'static, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(".outlive-").suffix(".part");
+    builder
+}
+
+fn folder_of(out: &Path) -> &Path {
+    match out.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What damage the sources have: it is missing in the output too.
+fn damage<'s>(sources: &'s Sources<'_>) -> impl Iterator<Item = String> + use<'s> {
+    let damaged = sources.sources().iter().filter(|s| !s.view.is_whole());
+    damaged.map(|source| {
+        format!(
+            "{name} is damaged: what `outlive check {name}` lists is missing",
+            name = source.name
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Exporter;
+
+    /// Fails with the disk full, half of the output written.
+    #[derive(Debug)]
+    struct Half;
+
+    impl Exporter for Half {
+        fn export(&self, _: &Sources<'_>, out: &Path, _: &mut dyn FnMut(u64)) -> Result<Summary> {
+            let file = if out.is_dir() { &out.join("half") } else { out };
+            fs::write(file, "half").map_err(Error::io("write", out))?;
+            Err(Error::io("write", out)(std::io::Error::from(
+                std::io::ErrorKind::StorageFull,
+            )))
+        }
+    }
+
+    #[test]
+    fn a_half_written_output_leaves_nothing_and_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources::new(Vec::new()).unwrap();
+        let mut format = Format {
+            name: "half",
+            endings: &[],
+            about: "",
+            is_folder: false,
+            exporter: &Half,
+        };
+        let old = folder.path().join("old");
+        fs::write(&old, "old").unwrap();
+        for (out, is_folder) in [("old", false), ("new", false), ("folder", true)] {
+            format.is_folder = is_folder;
+            let out = folder.path().join(out);
+            write(&format, &sources, &out, &mut |_| ()).unwrap_err();
+        }
+        assert_eq!(fs::read(&old).unwrap(), b"old");
+        let there: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert_eq!(there.len(), 1, "{there:?}");
+    }
+
+    #[test]
+    fn a_folder_is_not_written_over_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources::new(Vec::new()).unwrap();
+        let format = Format {
+            name: "half",
+            endings: &[],
+            about: "",
+            is_folder: true,
+            exporter: &Half,
+        };
+        let error = write(&format, &sources, folder.path(), &mut |_| ()).unwrap_err();
+        assert!(matches!(error, Error::IsThere(_)), "{error}");
+    }
+}
