@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Ls(LsArgs),
     Show(ShowArgs),
     Export(ExportArgs),
+    Last(LastArgs),
     Info(InfoArgs),
     Check(CheckArgs),
     /// Switch events of a running program on
@@ -206,6 +207,31 @@ VERDICT is how the run ended; WHEN its end, or the start of the run that goes on
 that were lost before they were recorded.")]
 pub(crate) struct LsArgs {
     /// A JSON array of objects
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Tell how a run ended and what was going on then, on one screen: read this first after a crash
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive last shop
+  outlive last backup --events 20
+  outlive last shop/3 --json
+
+Of a program: the open spans of each thread, the last panic, each thread's last events. Of a kernel's
+events: what each CPU ran, which tasks were blocked or waited for a CPU, the last messages (printk:console),
+each CPU's last events. Of an instance that records again, the newest generation is shown.")]
+pub(crate) struct LastArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Last events of each thread or CPU [default: as many as fit on a screen]
+    #[arg(long, value_name = "N")]
+    pub(crate) events: Option<usize>,
+    /// The run that goes on, instead of the one before it
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }

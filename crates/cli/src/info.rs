@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 
 use anyhow::Result;
+use outlive_ring::extension::Heartbeat;
 use outlive_ring::{RunId, RunRecord, RunState};
 use outlive_trace::Verdict;
 use outlive_trace::view::{Part, View, ViewCpu};
@@ -266,25 +267,12 @@ impl Info<'_> {
             "parts": parts,
             "address": self.place(),
             "run": view.run.as_ref().map(run_json),
-            "heartbeat": view.run.as_ref().map(|_| self.heartbeat_json()),
+            "heartbeat": view.run.as_ref().map(|_| heartbeat_json(&view.heartbeat)),
             "trace_clock": view.clock(),
             "clock_pairs": pairs,
             "drift_ppm": self.drift_ppm(),
             "last_ts": self.last_time(),
             "cpus": cpus,
-        })
-    }
-
-    fn heartbeat_json(&self) -> Value {
-        let beat = &self.view.heartbeat;
-        json!({
-            "monotonic_ns": beat.monotonic_ns,
-            "boottime_ns": beat.boottime_ns,
-            "realtime_ns": beat.realtime_ns,
-            "max_delay_ns": beat.max_delay_ns,
-            "polls": beat.polls,
-            "catalog_dropped": beat.catalog_dropped,
-            "max_unflushed_ns": beat.max_unflushed_ns,
         })
     }
 
@@ -334,7 +322,21 @@ fn part_json(part: &Part) -> Value {
     })
 }
 
-fn run_json(run: &RunRecord) -> Value {
+/// The recorder's last sign of life.
+pub(crate) fn heartbeat_json(beat: &Heartbeat) -> Value {
+    json!({
+        "monotonic_ns": beat.monotonic_ns,
+        "boottime_ns": beat.boottime_ns,
+        "realtime_ns": beat.realtime_ns,
+        "max_delay_ns": beat.max_delay_ns,
+        "polls": beat.polls,
+        "catalog_dropped": beat.catalog_dropped,
+        "max_unflushed_ns": beat.max_unflushed_ns,
+    })
+}
+
+/// Who wrote the region.
+pub(crate) fn run_json(run: &RunRecord) -> Value {
     json!({
         "run_id": run.run_id.to_string(),
         "run_sequence": run.run_sequence,

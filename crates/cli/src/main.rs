@@ -18,6 +18,7 @@ mod follow;
 mod info;
 mod install;
 mod kernel_instances;
+mod last;
 mod line;
 mod ls;
 mod rm;
@@ -91,6 +92,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Ls(ls) => ls::run(args, ls),
         Command::Show(show) => show::run(args, show),
         Command::Export(export) => export::run(args, export),
+        Command::Last(last) => last::run(args, last),
         Command::Info(info) => info::run(args, info),
         Command::Check(check) => check::run(args, check),
         Command::Enable(switch) => switch::run(args, switch, true),

@@ -178,6 +178,39 @@ impl Target {
             })
     }
 
+    /// The newest generation of the instance `name`, if it has one.
+    pub(crate) fn newest_of(args: &Args, name: &str) -> Result<Option<Self>> {
+        let program = apps::of_instance(&state_path(args)?, name)?;
+        let states: Vec<StateDir> = existing_state(args)?.into_iter().chain(program).collect();
+        for state in &states {
+            if let Some(generation) = newest(state, name)? {
+                return Ok(Some(Self::Generation(generation)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a recorder writes it.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(
+            self,
+            Self::Live {
+                is_running: true,
+                ..
+            }
+        )
+    }
+
+    /// What it is called: that of a generation says which one; else as it was asked for.
+    pub(crate) fn name(&self, asked: &str) -> String {
+        match self {
+            Self::Generation(generation) => {
+                format!("{}/{}", generation.instance(), generation.seq())
+            }
+            _ => asked.to_owned(),
+        }
+    }
+
     /// The file that a running recorder writes; `None` if it is none.
     pub(crate) fn running_file(&self) -> Option<&Path> {
         match self {

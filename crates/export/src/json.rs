@@ -62,7 +62,9 @@ pub fn write(
     Ok(())
 }
 
-fn object(catalog: &Catalog, event: &ViewEvent<'_>) -> Map<String, Json> {
+/// The event's object.
+#[must_use]
+pub fn object(catalog: &Catalog, event: &ViewEvent<'_>) -> Map<String, Json> {
     let mut object = Map::new();
     object.insert("ts".into(), event.time_stamp.into());
     object.insert("cpu".into(), event.cpu.into());
@@ -102,7 +104,8 @@ fn object(catalog: &Catalog, event: &ViewEvent<'_>) -> Map<String, Json> {
 }
 
 /// The task of a record: `common_pid`.
-pub(crate) fn pid(payload: &[u8]) -> i32 {
+#[must_use]
+pub fn pid(payload: &[u8]) -> i32 {
     i32::from_le_bytes(common_bytes(payload, 4))
 }
 
@@ -121,7 +124,8 @@ fn text(bytes: &[u8]) -> Json {
 }
 
 /// A field's value as JSON.
-pub(crate) fn to_json(value: Value<'_>) -> Json {
+#[must_use]
+pub fn to_json(value: Value<'_>) -> Json {
     match value {
         Value::Signed(value) => value.into(),
         Value::Unsigned(value) => value.into(),

@@ -1,0 +1,237 @@
+//! The end of a run: what its events, its sign of life and its counters say of it.
+
+use std::collections::BTreeMap;
+
+use outlive_event::Value;
+use outlive_trace::Verdict;
+use outlive_trace::view::{View, ViewCpu, ViewEvent};
+
+use super::kept::{Kept, Recent};
+use super::roles::{Role, Roles};
+use super::spans::{Span, Spans};
+use super::tasks::Tasks;
+use crate::summary;
+
+/// A time without any event that is worth telling: recorders give a sign of life each second.
+const SILENCE_NS: u64 = 1_000_000_000;
+/// Silences that are told, the longest ones.
+const SILENCES: usize = 3;
+/// Messages that are told, the newest ones.
+const MESSAGES: usize = 8;
+/// A difference of two clocks that is no error of reading them.
+const SUSPEND_NS: u64 = 100_000_000;
+
+/// A time without any event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Silence {
+    pub(super) from: u64,
+    pub(super) until: u64,
+}
+
+impl Silence {
+    pub(super) fn len(self) -> u64 {
+        self.until - self.from
+    }
+}
+
+/// Events that are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Lost {
+    /// Overwritten by newer ones.
+    pub(super) overwritten: u64,
+    /// Dropped by the recorder itself: no room, no lane.
+    pub(super) dropped: u64,
+    /// Lost before they reached the region.
+    pub(super) lost: u64,
+    /// How often a number was lost that nobody knows.
+    pub(super) unknown: u64,
+    /// Formats and names that did not fit the catalog.
+    pub(super) catalog: u64,
+    /// Sub-buffers that were rejected.
+    pub(super) rejected: usize,
+}
+
+impl Lost {
+    fn of(view: &View) -> Self {
+        let recovered = view.parts.iter().flat_map(|part| &part.recovery.cpus);
+        let mut lost = Self {
+            catalog: view.heartbeat.catalog_dropped,
+            rejected: recovered.map(|cpu| cpu.rejected.len()).sum(),
+            ..Self::default()
+        };
+        for ViewCpu { counters, .. } in &view.cpus {
+            lost.overwritten += counters.overrun;
+            lost.dropped += counters.dropped + counters.commit_overrun;
+            lost.lost += counters.lost;
+            lost.unknown += counters.lost_unknown;
+        }
+        lost
+    }
+}
+
+/// What is known about the end of a run.
+#[derive(Debug)]
+pub(super) struct End<'v> {
+    pub(super) view: &'v View,
+    pub(super) verdict: Verdict,
+    /// When the run said that it ended, else its last sign of life: nanoseconds since 1970.
+    pub(super) ended_ns: Option<u64>,
+    /// Time of the last event.
+    pub(super) last_time: u64,
+    pub(super) lost: Lost,
+    /// From this time on no event is missing.
+    pub(super) certain_since: u64,
+    /// Nanoseconds for which the machine was suspended.
+    pub(super) suspended_ns: u64,
+    /// In the order of time.
+    pub(super) silences: Vec<Silence>,
+    /// The last panic.
+    pub(super) panic: Option<Kept>,
+    /// What the kernel said.
+    pub(super) messages: Recent,
+    /// The open spans, oldest first.
+    pub(super) spans: Vec<Span>,
+    /// The last events of each thread of a program, by its id; of each CPU of a kernel.
+    pub(super) groups: BTreeMap<i32, Recent>,
+    pub(super) tasks: Tasks,
+}
+
+impl<'v> End<'v> {
+    /// Looks at all events; of each thread or CPU it keeps `count`.
+    pub(super) fn of(view: &'v View, verdict: Verdict, count: usize) -> Self {
+        let roles = Roles::of(&view.catalog);
+        let mut pass = Pass {
+            by_thread: view.has_lanes(),
+            count,
+            ..Pass::default()
+        };
+        let mut events = view.events(None);
+        while let Some(event) = events.next_event() {
+            pass.event(roles.role(event.payload), &event);
+        }
+        let certain_since = certain_since(view);
+        Self {
+            view,
+            verdict,
+            ended_ns: summary::ended_ns(view),
+            last_time: pass.last_time.unwrap_or(0),
+            lost: Lost::of(view),
+            certain_since,
+            suspended_ns: suspended_ns(view),
+            silences: match view.clock_in_ns() {
+                true => longest(pass.silences),
+                false => Vec::new(),
+            },
+            panic: pass.panic,
+            messages: pass.messages,
+            spans: pass.spans.open(certain_since),
+            groups: pass.groups,
+            tasks: pass.tasks,
+        }
+    }
+
+    /// What the groups of last events are those of.
+    pub(super) fn group_word(&self) -> &'static str {
+        match self.view.has_lanes() {
+            true => "thread",
+            false => "CPU",
+        }
+    }
+
+    /// Nanoseconds from a time of the trace clock to the last event.
+    pub(super) fn before_end(&self, time: u64) -> u64 {
+        self.last_time.saturating_sub(time)
+    }
+}
+
+/// What has been seen so far.
+#[derive(Debug, Default)]
+struct Pass {
+    by_thread: bool,
+    count: usize,
+    last_time: Option<u64>,
+    silences: Vec<Silence>,
+    panic: Option<Kept>,
+    messages: Recent,
+    spans: Spans,
+    groups: BTreeMap<i32, Recent>,
+    tasks: Tasks,
+}
+
+impl Pass {
+    fn event(&mut self, role: Role<'_>, event: &ViewEvent<'_>) {
+        let time = event.text_time_stamp;
+        let from = self.last_time.replace(time).unwrap_or(time);
+        if time.saturating_sub(from) >= SILENCE_NS {
+            self.silences.push(Silence { from, until: time });
+        }
+        let group = match self.by_thread {
+            true => outlive_export::json::pid(event.payload),
+            false => event.cpu.cast_signed(),
+        };
+        let recent = self.groups.entry(group).or_default();
+        recent.push(event, self.count);
+        self.take_role(role, event);
+    }
+
+    fn take_role(&mut self, role: Role<'_>, event: &ViewEvent<'_>) {
+        let payload = event.payload;
+        let number = |field: &outlive_event::Field| match field.value(payload) {
+            Value::Unsigned(id) => id,
+            _ => 0,
+        };
+        match role {
+            Role::Other => {}
+            Role::SpanBegin { id, parent } => {
+                let (id, parent) = (number(id), number(parent));
+                self.spans.begin(id, parent, Kept::of(event));
+            }
+            Role::SpanEnd { id } => self.spans.end(number(id)),
+            Role::Panic => self.panic = Some(Kept::of(event)),
+            Role::Message => self.messages.push(event, MESSAGES),
+            Role::Switch(fields) => {
+                let (cpu, time) = (event.cpu, event.text_time_stamp);
+                self.tasks.switch(&fields, payload, cpu, time);
+            }
+            Role::Wake { pid, comm } => {
+                self.tasks.wake(pid, comm, payload, event.text_time_stamp);
+            }
+        }
+    }
+}
+
+/// The longest silences, in the order of time.
+fn longest(mut silences: Vec<Silence>) -> Vec<Silence> {
+    silences.sort_by_key(|silence| std::cmp::Reverse(silence.len()));
+    silences.truncate(SILENCES);
+    silences.sort_unstable_by_key(|silence| silence.from);
+    silences
+}
+
+/// From which time on no buffer lacks an event; the end of time if that is not known.
+fn certain_since(view: &View) -> u64 {
+    let of_cpu = |cpu: &ViewCpu| {
+        if cpu.counters.dropped + cpu.counters.commit_overrun > 0 {
+            return u64::MAX;
+        }
+        // A kernel's region has no counters: there may always have been older ones.
+        let has_older = cpu.counters.overrun > 0 || view.run.is_none();
+        let oldest = cpu.oldest.filter(|_| has_older);
+        let holes = cpu.holes.iter().map(|hole| hole.before.unwrap_or(u64::MAX));
+        holes.chain(oldest).max().unwrap_or(0)
+    };
+    view.cpus.iter().map(of_cpu).max().unwrap_or(0)
+}
+
+/// How much more the clock that counts a suspended machine has gone on than the one that does not.
+fn suspended_ns(view: &View) -> u64 {
+    let ahead = |pair: &outlive_ring::extension::ClockPair| {
+        pair.boottime_ns.saturating_sub(pair.monotonic_ns)
+    };
+    let pairs = &view.clock_pairs;
+    let (Some(first), Some(last)) = (pairs.first(), pairs.last()) else {
+        return 0;
+    };
+    let suspended = ahead(last).saturating_sub(ahead(first));
+    if suspended > SUSPEND_NS { suspended } else { 0 }
+}

@@ -1,0 +1,375 @@
+//! `last` as text: one screen.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use anyhow::Result;
+use outlive_event::{Formatter, TextOptions, Value};
+use outlive_export::json::to_json;
+use outlive_trace::Verdict;
+
+use super::end::{End, Lost};
+use super::kept::{Kept, Recent};
+use super::spans::{Span, depth};
+use super::tasks::{Doing, Task};
+use crate::units;
+
+/// Columns of the names before the values.
+const NAMES: usize = 11;
+/// Lines of last events in all, as far as nobody asks for more.
+const EVENT_LINES: usize = 24;
+/// Spans and tasks of a kind that are shown.
+const SHOWN: usize = 12;
+/// Lines of a message that are shown.
+const MESSAGE_LINES: usize = 8;
+
+/// Writes the end of the run that is called `name`.
+pub(super) fn write(
+    out: &mut impl Write,
+    name: &str,
+    end: &End<'_>,
+    wanted: Option<usize>,
+) -> Result<()> {
+    let text = Text { end };
+    text.head(out, name)?;
+    text.losses(out)?;
+    text.gaps(out)?;
+    text.panic(out)?;
+    text.messages(out)?;
+    text.spans(out)?;
+    text.tasks(out)?;
+    text.last_events(out, wanted)
+}
+
+struct Text<'e, 'v> {
+    end: &'e End<'v>,
+}
+
+impl Text<'_, '_> {
+    fn head(&self, out: &mut impl Write, name: &str) -> Result<()> {
+        let end = self.end;
+        let ended = end.ended_ns.map_or(String::new(), |time| {
+            let word = match end.verdict {
+                Verdict::CleanExit => "",
+                _ => "last sign of life ",
+            };
+            format!(", {word}{}", units::wall_clock_us(time))
+        });
+        writeln!(out, "{name}: {}{ended}", end.verdict)?;
+        let view = end.view;
+        match &view.run {
+            Some(run) => {
+                let program = format!("{} {}", run.program, run.version);
+                let lasted = end
+                    .ended_ns
+                    .and_then(|time| time.checked_sub(run.started_realtime_ns));
+                let after =
+                    lasted.map_or(String::new(), |ns| format!(", ran for {}", units::span(ns)));
+                line(
+                    out,
+                    "program",
+                    format_args!("{}, pid {}{after}", clean(program.trim_end()), run.pid),
+                )?;
+                let host = format!("{}, Linux {}", run.host, run.kernel);
+                line(out, "host", clean(&host))?;
+            }
+            None => line(out, "program", "a kernel wrote it")?,
+        }
+        let span = view.span().map_or(String::new(), |(first, _)| {
+            format!(", {} to {}", self.time(first), self.time(end.last_time))
+        });
+        let groups = units::count(end.groups.len(), end.group_word());
+        line(
+            out,
+            "events",
+            format_args!("{} of {groups}{span}", view.entries()),
+        )
+    }
+
+    fn losses(&self, out: &mut impl Write) -> Result<()> {
+        let Lost {
+            overwritten,
+            dropped,
+            lost,
+            unknown,
+            catalog,
+            rejected,
+        } = self.end.lost;
+        let losses: Vec<String> = [
+            (lost, "before they were recorded"),
+            (dropped, "dropped by the recorder"),
+            (unknown, "times a number that nobody knows"),
+            (catalog, "formats or names without room"),
+            (rejected as u64, "damaged sub-buffers"),
+            (overwritten, "older ones overwritten"),
+        ]
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+        match losses.is_empty() {
+            true => line(out, "lost", "nothing"),
+            false => line(out, "lost", losses.join(", ")),
+        }
+    }
+
+    /// Gaps: of the heartbeat, and between events.
+    fn gaps(&self, out: &mut impl Write) -> Result<()> {
+        let end = self.end;
+        let beat = &end.view.heartbeat;
+        let last_event = end.view.realtime_ns(end.last_time);
+        if beat.realtime_ns > 0 {
+            let distance = last_event.map_or(String::new(), |last| {
+                match last.checked_sub(beat.realtime_ns) {
+                    Some(before) => format!(", {} before the last event", units::span(before)),
+                    None => format!(
+                        ", {} after the last event",
+                        units::span(beat.realtime_ns - last)
+                    ),
+                }
+            });
+            let delay = match beat.max_delay_ns {
+                0 => String::new(),
+                delay => format!(", at most {} apart", units::span(delay)),
+            };
+            line(
+                out,
+                "heartbeat",
+                format_args!(
+                    "{}{distance}; {} so far{delay}",
+                    units::wall_clock_us(beat.realtime_ns),
+                    beat.polls
+                ),
+            )?;
+        }
+        for silence in &end.silences {
+            line(
+                out,
+                "silence",
+                format_args!(
+                    "no event for {}, until {} before the last one",
+                    units::span(silence.len()),
+                    units::span(end.before_end(silence.until))
+                ),
+            )?;
+        }
+        match end.suspended_ns {
+            0 => Ok(()),
+            time => line(out, "suspended", format_args!("for {}", units::span(time))),
+        }
+    }
+
+    fn panic(&self, out: &mut impl Write) -> Result<()> {
+        let Some(panic) = &self.end.panic else {
+            return Ok(());
+        };
+        let field = |name| self.field(panic, name).unwrap_or_default();
+        writeln!(out, "\nlast panic")?;
+        writeln!(
+            out,
+            "  {} before the last event, thread {:?} ({}), {}:{}:{}",
+            units::span(self.end.before_end(panic.time)),
+            field("thread"),
+            panic.pid(),
+            clean(&field("file")),
+            field("line"),
+            field("column")
+        )?;
+        for text in field("message").lines().take(MESSAGE_LINES) {
+            writeln!(out, "  {}", clean(text))?;
+        }
+        Ok(())
+    }
+
+    fn messages(&self, out: &mut impl Write) -> Result<()> {
+        let messages = &self.end.messages;
+        if messages.events == 0 {
+            return Ok(());
+        }
+        writeln!(out, "\nlast messages")?;
+        for message in &messages.last {
+            let text = self.field(message, "msg").unwrap_or_default();
+            writeln!(
+                out,
+                "  {} {}",
+                self.time(message.time),
+                clean(text.trim_end())
+            )?;
+        }
+        Ok(())
+    }
+
+    fn spans(&self, out: &mut impl Write) -> Result<()> {
+        let spans = &self.end.spans;
+        if spans.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "\nopen spans")?;
+        let mut pids: Vec<i32> = spans.iter().map(|span| span.begin.pid()).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        let mut shown = 0;
+        for pid in pids {
+            let of_thread: Vec<&Span> = spans.iter().filter(|s| s.begin.pid() == pid).collect();
+            if shown >= SHOWN {
+                continue;
+            }
+            writeln!(out, "  {}", self.thread(pid))?;
+            for span in of_thread {
+                self.span(out, span)?;
+                shown += 1;
+            }
+        }
+        match spans.len() - shown {
+            0 => Ok(()),
+            more => Ok(writeln!(out, "  and {more} more: --json has all")?),
+        }
+    }
+
+    fn span(&self, out: &mut impl Write, span: &Span) -> Result<()> {
+        let catalog = &self.end.view.catalog;
+        let begin = span.begin.event();
+        let id = outlive_event::event_id(begin.payload);
+        let Some(format) = id.and_then(|id| catalog.event(id)) else {
+            return Ok(());
+        };
+        let fields: String = format
+            .values(begin.payload)
+            .filter(|(name, _)| !matches!(*name, "span_id" | "span_parent"))
+            .map(|(name, value)| format!(" {name}={}", to_json(value)))
+            .collect();
+        let indent = 4 + 2 * depth(&self.end.spans, span).min(8);
+        let doubt = match span.is_certain {
+            true => "",
+            false => "; its end may be lost",
+        };
+        Ok(writeln!(
+            out,
+            "{:indent$}{}:{}{}  (for {}{doubt})",
+            "",
+            format.system,
+            format.name,
+            clean(&fields),
+            units::span(self.end.before_end(span.begin.time)),
+        )?)
+    }
+
+    fn tasks(&self, out: &mut impl Write) -> Result<()> {
+        let end = self.end;
+        if end.tasks.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "\nrunning")?;
+        for (cpu, task) in end.tasks.on_cpu() {
+            writeln!(out, "  CPU {cpu}  {}", self.task(task))?;
+        }
+        let certain = end.certain_since;
+        let blocked = end.tasks.that(certain, |doing| doing == Doing::Slept('D'));
+        self.list(out, "blocked, uninterruptible", &blocked)?;
+        let waiting = end.tasks.that(certain, |doing| doing == Doing::Waited);
+        self.list(out, "waiting for a CPU", &waiting)
+    }
+
+    fn list(&self, out: &mut impl Write, title: &str, tasks: &[Task]) -> Result<()> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "{title}")?;
+        for task in tasks.iter().take(SHOWN) {
+            writeln!(out, "  {}", self.task(task))?;
+        }
+        match tasks.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => Ok(writeln!(out, "  and {more} more: --json has all")?),
+        }
+    }
+
+    fn task(&self, task: &Task) -> String {
+        let name = match task.pid {
+            0 => "idle".to_owned(),
+            pid => format!("{}-{pid}", clean(&task.comm)),
+        };
+        let doubt = match task.is_certain {
+            true => "",
+            false => "; a later event may be lost",
+        };
+        let time = match self.end.view.clock_in_ns() {
+            true => units::span(self.end.before_end(task.since)),
+            false => format!("{} ticks", self.end.before_end(task.since)),
+        };
+        format!("{name}  (for {time}{doubt})")
+    }
+
+    /// The last events of those groups that have the newest ones.
+    fn last_events(&self, out: &mut impl Write, wanted: Option<usize>) -> Result<()> {
+        let mut groups: Vec<&Recent> = self.end.groups.values().collect();
+        if groups.is_empty() || wanted == Some(0) {
+            return Ok(());
+        }
+        groups.sort_by_key(|recent| recent.last_time());
+        let room = match wanted {
+            Some(_) => usize::MAX,
+            None => EVENT_LINES,
+        };
+        let left_out = groups.len().saturating_sub(room);
+        let groups = &groups[left_out..];
+        let each = wanted.unwrap_or((EVENT_LINES / groups.len()).clamp(1, super::EVENTS));
+        writeln!(out, "\nlast events of each {}", self.end.group_word())?;
+        if left_out > 0 {
+            let more = units::count(left_out, self.end.group_word());
+            writeln!(out, "  {more} with older ones left out: --events 1 has all")?;
+        }
+        for recent in groups {
+            let skipped = recent.last.len().saturating_sub(each);
+            for kept in recent.last.iter().skip(skipped) {
+                self.event(out, kept)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&self, out: &mut impl Write, kept: &Kept) -> Result<()> {
+        let view = self.end.view;
+        let formatter = Formatter::new(&view.catalog, TextOptions::for_clock(view.clock()));
+        let event = kept.event();
+        let mut text = Vec::new();
+        formatter.record(&mut text, event.cpu, event.text_time_stamp, event.payload);
+        let text = String::from_utf8_lossy(&text);
+        Ok(writeln!(out, "{}", clean(text.trim_end_matches('\n')))?)
+    }
+
+    fn thread(&self, pid: i32) -> String {
+        let comm = self.end.view.catalog.tasks().comm(pid);
+        let comm = comm.map_or_else(|| "<...>".into(), String::from_utf8_lossy);
+        format!("{}-{pid}", clean(&comm))
+    }
+
+    fn time(&self, time: u64) -> String {
+        units::trace_time(time, self.end.view.clock_in_ns())
+    }
+
+    /// A field of an event as text.
+    fn field(&self, kept: &Kept, name: &str) -> Option<String> {
+        let event = kept.event();
+        let id = outlive_event::event_id(event.payload)?;
+        let field = self.end.view.catalog.event(id)?.field(name)?;
+        Some(match field.value(event.payload) {
+            Value::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            value => to_json(value).to_string(),
+        })
+    }
+}
+
+fn line(out: &mut impl Write, name: &str, value: impl Display) -> Result<()> {
+    Ok(writeln!(out, "  {name:NAMES$}{value}")?)
+}
+
+/// A text of the region without what would move the terminal's cursor or change its colours.
+fn clean(text: &str) -> String {
+    let clean = |c: char| match c {
+        '\t' => " ".to_owned(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(clean).collect()
+}

@@ -1,0 +1,217 @@
+//! `outlive last`: what is read first after a crash, of programs that are killed and of kernels.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use common::Unpacked;
+use outlive::{Backing, Recorder, event, span};
+use serde_json::Value;
+
+/// Where the child of a test finds its state folder.
+const STATE: &str = "OUTLIVE_TEST_STATE";
+
+/// A program with two threads: one is inside of two spans, one has panicked inside of another one.
+/// It does nothing when it is run by itself.
+#[test]
+fn child_is_killed_inside_of_spans() {
+    let Some(state) = std::env::var_os(STATE) else {
+        return;
+    };
+    let _recorder = Recorder::builder("shop")
+        .version("1.2")
+        .state(PathBuf::from(state))
+        .backing(Backing::File)
+        .start()
+        .unwrap();
+    event!("shop:opened", door = 1u32);
+    drop(span!("shop:swept"));
+    let worker = std::thread::Builder::new().name("worker".into());
+    let _ = worker.spawn(work).unwrap().join();
+    let _request = span!("http:request", path = "/index.html");
+    let _query = span!("db:query", table = "orders", rows = 3u32);
+    event!("db:waits", lock = 7u32);
+    println!("ready");
+    std::io::stdout().flush().unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+fn work() {
+    let span = span!("shop:work", order = 7u64);
+    // As a thread that a signal ends: nothing is unwound.
+    std::mem::forget(span);
+    panic!("an order\nwith \x1b[31mtwo lines");
+}
+
+/// Runs that program, and kills it.
+fn killed(state: &Path) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "child_is_killed_inside_of_spans",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(STATE, state)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(
+        lines
+            .map_while(Result::ok)
+            .any(|line| line.contains("ready"))
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn outlive(state: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_outlive"))
+        .arg("--state")
+        .arg(state)
+        .args(args)
+        .env("TZ", "UTC")
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(state: &Path, name: &str) -> Value {
+    serde_json::from_str(&stdout(outlive(state, &["last", name, "--json"]))).unwrap()
+}
+
+fn thread<'j>(json: &'j Value, name: &str) -> &'j Value {
+    let threads = json["threads"].as_array().unwrap();
+    let has_name = |thread: &&Value| thread["name"] == name;
+    threads
+        .iter()
+        .find(has_name)
+        .unwrap_or_else(|| panic!("{json}"))
+}
+
+/// The text, line by line without what differs from run to run.
+fn shape(text: &str) -> Vec<&str> {
+    text.lines().map(str::trim).collect()
+}
+
+#[test]
+fn a_killed_program_shows_its_open_spans_its_panic_and_its_last_events() {
+    let state = tempfile::tempdir().unwrap();
+    killed(state.path());
+    let text = stdout(outlive(state.path(), &["last", "shop"]));
+    let lines = shape(&text);
+    let has = |wanted: &str| lines.iter().any(|line| line.contains(wanted));
+    assert!(
+        lines[0].starts_with("shop: crash, last sign of life 2"),
+        "{text}"
+    );
+    assert!(has(" 1.2, pid ") && has("lost       nothing"), "{text}");
+    assert!(
+        has("thread \"worker\"") && has("crates/cli/tests/last.rs:"),
+        "{text}"
+    );
+    let panic = lines.iter().position(|line| *line == "last panic").unwrap();
+    assert_eq!(
+        lines[panic + 2..panic + 4],
+        ["an order", "with \\u{1b}[31mtwo lines"]
+    );
+
+    let spans = lines.iter().position(|line| *line == "open spans").unwrap();
+    let at = |wanted: &str| {
+        lines
+            .iter()
+            .position(|line| line.starts_with(wanted))
+            .unwrap()
+    };
+    assert!(
+        at("http:request path=\"/index.html\"  (for ") > spans,
+        "{text}"
+    );
+    assert_eq!(
+        at("db:query table=\"orders\" rows=3  (for "),
+        at("http:request") + 1
+    );
+    assert!(at("shop:work order=7  (for ") > spans);
+    assert!(!text[..text.find("last events").unwrap()].contains("shop:swept"));
+    assert!(lines.last().unwrap().ends_with(": waits: lock=7"), "{text}");
+    assert!(!text.contains('\x1b') && lines.len() < 40, "{text}");
+}
+
+#[test]
+fn json_has_all_of_it() {
+    let state = tempfile::tempdir().unwrap();
+    killed(state.path());
+    let json = json(state.path(), "shop");
+    assert_eq!(json["verdict"], "crash");
+    assert_eq!(json["run"]["version"], "1.2");
+    assert_eq!(json["panic"]["fields"]["thread"], "worker");
+    let spans = json["open_spans"].as_array().unwrap();
+    let names: Vec<&Value> = spans.iter().map(|span| &span["begin"]["event"]).collect();
+    assert_eq!(names, ["work", "request", "query"]);
+    assert_eq!(spans[2]["parent"], spans[1]["id"]);
+    assert!(spans.iter().all(|span| span["certain"] == true));
+    let worker = thread(&json, "worker");
+    assert_eq!(spans[0]["begin"]["pid"], worker["tid"]);
+    let last = worker["last"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&last["event"], &worker["events"]),
+        (&"panic".into(), &2.into())
+    );
+    assert_eq!(json["events"], 8);
+}
+
+/// Whoever restarts a program after its crash still wants to read of the crash.
+#[test]
+fn of_a_program_that_runs_again_the_run_before_is_shown() {
+    let state = tempfile::tempdir().unwrap();
+    killed(state.path());
+    let recorder = Recorder::builder("shop")
+        .state(state.path())
+        .backing(Backing::File)
+        .start()
+        .unwrap();
+    let output = outlive(state.path(), &["last", "shop"]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        stderr.contains("shop runs again; this is shop/"),
+        "{stderr}"
+    );
+    assert!(stdout(output).contains(": crash, last sign of life"));
+    let live = stdout(outlive(state.path(), &["last", "shop", "--live"]));
+    assert!(live.starts_with("shop: still running"), "{live}");
+    drop(recorder);
+    let ended = stdout(outlive(state.path(), &["last", "shop"]));
+    assert!(ended.starts_with("shop: clean exit"), "{ended}");
+}
+
+#[test]
+fn a_kernels_region_shows_what_ran_and_the_last_events_as_show_does() {
+    let region = Unpacked::golden();
+    let args = [region.region.as_str(), "--formats", &region.formats];
+    let run = |command: &[&str]| {
+        let args: Vec<&str> = command.iter().chain(&args).copied().collect();
+        stdout(common::outlive(&args))
+    };
+    let text = run(&["last", "--events", "3"]);
+    let shown = run(&["show"]);
+    for cpu in ["[000]", "[001]"] {
+        let of = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| line.contains(cpu));
+            lines.map(str::to_owned).collect()
+        };
+        let all = of(&shown);
+        assert_eq!(of(&text), all[all.len() - 3..], "{text}");
+    }
+    assert!(text.contains("a kernel wrote it"), "{text}");
+}
