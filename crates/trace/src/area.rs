@@ -306,6 +306,20 @@ impl Area {
         self.map_for(Access::ReadOnly)
     }
 
+    /// Maps what it holds, to be looked at and [kept](Self::keep): for reading and writing where the
+    /// mapping is still of the area afterwards, so that it need not be mapped twice. To map physical
+    /// memory the kernel writes an entry for each of its pages.
+    ///
+    /// # Errors
+    ///
+    /// As the constructors of [`Mapping`].
+    pub fn map_held(&self, state: &StateDir) -> Result<Mapping, Error> {
+        match self.backup_method(state) {
+            BackupMethod::Rename => self.map_read_only(),
+            BackupMethod::Copy => self.map(),
+        }
+    }
+
     fn map_for(&self, access: Access) -> Result<Mapping, Error> {
         match &self.place {
             // Opened anew: a mapping keeps its open file, and with it the lock, and a forked child has
@@ -345,7 +359,8 @@ impl Area {
         }
     }
 
-    /// Keeps what the area holds as a generation, and gives it the size that was asked for.
+    /// Keeps what the area holds as a generation, and gives it the size that was asked for. `held` is
+    /// a mapping of all of it.
     ///
     /// Afterwards [`is_new`](Self::is_new) says whether the area is a blank file, which has to be
     /// mapped anew; mappings made before are of the generation's region. If not, the same memory
@@ -357,6 +372,7 @@ impl Area {
     /// [`keep_by_copy`](crate::keep_by_copy). [`Error::NoSpace`] leaves everything as it was.
     pub fn keep(
         &mut self,
+        held: &Mapping,
         state: &StateDir,
         lock: &StateLock,
         meta: &Meta,
@@ -370,17 +386,17 @@ impl Area {
                 result => return result.and_then(|kept| self.reopen(path).map(|()| kept)),
             }
         }
-        self.keep_by_copy(state, lock, meta)
+        self.keep_by_copy(held, state, lock, meta)
     }
 
     fn keep_by_copy(
         &mut self,
+        held: &Mapping,
         state: &StateDir,
         lock: &StateLock,
         meta: &Meta,
     ) -> Result<Generation, Error> {
-        let mapping = self.map_read_only()?;
-        let source = CopySource::Memory(&mapping);
+        let source = CopySource::Memory(held);
         let generation = generation::keep_by_copy(state, lock, source, meta)?;
         if let Place::File { path, .. } = &self.place
             && !self.has_wanted_size()
@@ -628,6 +644,16 @@ mod tests {
         Meta::new("boot_mapped", seq, "file")
     }
 
+    fn keep(
+        area: &mut Area,
+        state: &StateDir,
+        lock: &StateLock,
+        seq: u64,
+    ) -> Result<Generation, Error> {
+        let held = area.map_held(state)?;
+        area.keep(&held, state, lock, &meta(seq))
+    }
+
     /// Reserves, writes, keeps, and checks the generation and what the area is afterwards.
     fn keeps_a_run(request: &AreaRequest, method: BackupMethod) {
         let (_folder, state, lock) = state();
@@ -638,7 +664,7 @@ mod tests {
         drop(area);
         area = Area::reserve(request, &state, &lock).unwrap();
         assert!(!area.is_new());
-        let generation = area.keep(&state, &lock, &meta(1)).unwrap();
+        let generation = keep(&mut area, &state, &lock, 1).unwrap();
         assert_eq!(&fs::read(generation.region_path()).unwrap()[8..12], b"lost");
         assert_eq!(area.is_new(), method == BackupMethod::Rename);
         assert_eq!(
@@ -726,7 +752,7 @@ mod tests {
         assert_eq!(area.len_bytes(), RING + 8192);
         assert!(!area.has_wanted_size());
         assert_eq!(&read(&area, 8), b"lost");
-        area.keep(&state, &lock, &meta(1)).unwrap();
+        keep(&mut area, &state, &lock, 1).unwrap();
         assert_eq!(area.len_bytes(), 2 * RING);
         assert!(area.is_new() && area.has_wanted_size());
     }
@@ -743,7 +769,7 @@ mod tests {
         drop(area);
         let mut area = Area::reserve(&small.with_extension(RING), &state, &lock).unwrap();
         let old = area.map_read_only().unwrap();
-        let generation = area.keep(&state, &lock, &meta(1)).unwrap();
+        let generation = keep(&mut area, &state, &lock, 1).unwrap();
         assert_eq!(&fs::read(generation.region_path()).unwrap()[8..12], b"lost");
         assert!(area.is_new() && area.has_wanted_size());
         assert_eq!(area.map().unwrap().len() as u64, 2 * RING);
@@ -800,7 +826,7 @@ mod tests {
         let path = area.path().unwrap().to_owned();
         let second = || Area::reserve(&request, &state_b, &lock_b);
         assert!(matches!(second(), Err(Error::AreaInUse { .. })));
-        area.keep(&state_a, &lock_a, &meta(1)).unwrap();
+        keep(&mut area, &state_a, &lock_a, 1).unwrap();
         assert!(matches!(second(), Err(Error::AreaInUse { .. })));
         assert!(Area::is_file_in_use(&path).unwrap());
         drop(area);
@@ -872,7 +898,7 @@ mod tests {
             Path::new(&folder).join("tmpfs").display()
         ));
         let mut area = Area::reserve(&request.with_extension(RING), &state, &lock).unwrap();
-        area.keep(&state, &lock, &meta(1)).unwrap();
+        keep(&mut area, &state, &lock, 1).unwrap();
     }
 
     #[test]
@@ -900,7 +926,7 @@ mod tests {
             let large = small.clone().with_extension(RING);
             let mut area = Area::reserve(&large, &state, &lock).unwrap();
             if &read(&area, 8) == b"lost" {
-                area.keep(&state, &lock, &meta(2)).unwrap();
+                keep(&mut area, &state, &lock, 2).unwrap();
             }
             assert!(area.has_wanted_size(), "{step}");
             let kept = crate::generation::list(&state).unwrap();

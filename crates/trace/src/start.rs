@@ -167,8 +167,7 @@ impl Start<'_> {
         failpoint::reached("start-reserved");
         let mut live = Vec::new();
         for (instance, mut area, layout) in prepared {
-            let kept = self.keep(instance, &mut area, sequence, &lock, &mut tell)?;
-            let mapping = area.map()?;
+            let (kept, mapping) = self.keep(instance, &mut area, sequence, &lock, &mut tell)?;
             live.push(Live {
                 instance: instance.clone(),
                 area,
@@ -222,7 +221,7 @@ impl Start<'_> {
         Ok(Some((area, layout)))
     }
 
-    /// Keeps what the area holds, if that is anything.
+    /// Keeps what the area holds, if that is anything, and maps the area.
     fn keep(
         &self,
         instance: &Instance,
@@ -230,12 +229,31 @@ impl Start<'_> {
         sequence: u64,
         lock: &StateLock,
         tell: &mut impl FnMut(Step<'_>),
-    ) -> Result<Option<Generation>, Error> {
+    ) -> Result<(Option<Generation>, Mapping), Error> {
         let is_ordinary = matches!(instance.kind, InstanceKind::Ordinary);
         if area.is_new() || (is_ordinary && area.has_wanted_size()) {
-            return Ok(None);
+            return Ok((None, area.map()?));
         }
-        let (holds, run) = look_at(&area.map_read_only()?);
+        let held = area.map_held(self.state)?;
+        let kept = self.keep_held(&held, instance, area, sequence, lock, tell)?;
+        // A blank file that has taken the place of the old one is mapped anew.
+        let mapping = match held.memory_mut().is_some() && !area.is_new() {
+            true => held,
+            false => area.map()?,
+        };
+        Ok((kept, mapping))
+    }
+
+    fn keep_held(
+        &self,
+        held: &Mapping,
+        instance: &Instance,
+        area: &mut Area,
+        sequence: u64,
+        lock: &StateLock,
+        tell: &mut impl FnMut(Step<'_>),
+    ) -> Result<Option<Generation>, Error> {
+        let (holds, run) = look_at(held);
         if matches!(holds, Holds::Nothing) && area.has_wanted_size() {
             tell(Step::NothingToKeep(&instance.name));
             return Ok(None);
@@ -247,7 +265,9 @@ impl Start<'_> {
         meta.boot_id = run.as_ref().map(|run| RunId(run.boot_id).to_string());
         meta.state = self.source.state_after(verdict);
         verdict.note(&mut meta);
-        let kept = retention::with_room(self.state, lock, || area.keep(self.state, lock, &meta))?;
+        let kept = retention::with_room(self.state, lock, || {
+            area.keep(held, self.state, lock, &meta)
+        })?;
         tell(Step::Kept(&kept, verdict));
         if let Holds::Other(why) = &holds {
             tell(Step::NotUnderstood(&kept, why));

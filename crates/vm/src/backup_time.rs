@@ -56,7 +56,8 @@ pub fn measure(kernel: Kernel, outlive: &Path) -> Result<BackupTime, Error> {
             "outlive --state /state/outlive boot \
              '{source},sched {BACKUP}' 2> /dev/ttyS1 & outlive=$!"
         ))
-        .script("until outlive --state /state/outlive ls | grep -q running; do sleep 0.1; done")
+        // Written behind the backup. What looks for it is the shell, and has little work.
+        .script("until [ -e /state/outlive/instances.json ]; do sleep 1; done")
         .script("kill $outlive; wait $outlive");
     let outlive = time(&mut machine, boot, "outlive: area ", "previous run kept as")?;
     Ok(BackupTime { kernel, outlive })

@@ -137,11 +137,13 @@ impl Kernel {
     }
 
     /// The processor that QEMU has to be for it: 6.12 dies of one with protection keys under emulation.
+    /// `erms` would have kernels copy and clear with `rep movsb` and `rep stosb`, which emulation
+    /// does byte by byte.
     pub(crate) fn cpu_model(&self) -> &'static str {
         if self.version.starts_with("6.12.") {
             "qemu64"
         } else {
-            "max"
+            "max,-erms"
         }
     }
 
