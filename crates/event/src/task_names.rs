@@ -146,7 +146,7 @@ impl NamePlace {
 
 /// Where an event's records have a pid and the name of its task: offsets from the start of the
 /// trace entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TaskNamePlace {
     /// Of the pid, 4 bytes.
     pub pid: u32,

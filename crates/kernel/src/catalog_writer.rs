@@ -182,7 +182,9 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
 /// What to look at in most records of an event, so as to see that they tell nothing new.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plan {
-    names: [Option<TaskNamePlace>; 2],
+    names: [TaskNamePlace; 2],
+    /// How many of `names` there are.
+    len: u8,
     /// Whether that is all that there is to look at.
     is_all: bool,
 }
@@ -195,16 +197,18 @@ impl Plan {
         };
         let has_symbols = !format.symbol_offsets().is_empty() || format.stack_offset().is_some();
         plan.is_all = !has_symbols && places.len() <= plan.names.len();
+        plan.len = places.len().min(plan.names.len()) as u8;
         for (slot, place) in plan.names.iter_mut().zip(places) {
-            *slot = Some(place);
+            *slot = place;
         }
         plan
     }
 
     #[inline]
     fn tells_only_known<M>(&self, payload: &[u8], tasks: &KnownTasks<M>) -> bool {
-        let mut names = self.names.iter().flatten();
-        self.is_all && names.all(|place| is_known(place, payload, tasks) == Some(true))
+        let [first, second] = &self.names;
+        let knows = |place| is_known(place, payload, tasks) == Some(true);
+        self.is_all && (self.len < 1 || knows(first)) && (self.len < 2 || knows(second))
     }
 }
 
@@ -224,7 +228,7 @@ fn is_known<M>(place: &TaskNamePlace, payload: &[u8], tasks: &KnownTasks<M>) -> 
         usize::from(u16::from_le_bytes([low, high])),
         usize::from(u16::from_le_bytes([len_low, len_high])),
     );
-    Some(tasks.is_recent_string(pid, payload.get(start..start + len)?))
+    Some(tasks.is_recent_string(pid, payload.get(start..)?.get(..len)?))
 }
 
 /// The kernel's symbols; none where their addresses are hidden from us.

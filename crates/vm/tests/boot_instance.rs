@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// What every script can say.
 ///
 /// `start` runs the recorder and waits until it has said that the kernel records; `die STEP` lets it be
-/// killed at a step; `work` and `fill` make events; `look` saves what there is of generations.
+/// killed at a step; `work` and `fill` make events, and `crash` says last which work there was; `look` saves what there is of generations.
 const FUNCTIONS: &str = "\
 mkdir -p /state /out
 mount -t ext4 /dev/vda /state || echo no disk > /dev/console
@@ -35,7 +35,7 @@ work() {
   workers=
   for i in 1 2 3 4 5 6 7 8; do ls -R /sys/kernel/tracing/options > /dev/null & workers=\"$workers $!\"; cat /proc/self/stat > /dev/null; sleep 0.05; done
   wait $workers
-  echo \"worked in boot $1\" > $I/boot_mapped/trace_marker
+  worked=$1
 }
 fill() {
   i=0
@@ -51,7 +51,11 @@ look() {
   outlive check backup --json > /out/check.json
   outlive info backup > /out/info
 }
-crash() { sync; save; echo c > /proc/sysrq-trigger; }
+crash() {
+  sync; save
+  [ -z \"$worked\" ] || echo \"worked in boot $worked\" > $I/boot_mapped/trace_marker
+  echo c > /proc/sysrq-trigger
+}
 ";
 
 /// A machine, and a disk that has the state folder.
