@@ -64,9 +64,15 @@ fn put_dynamic(event: &mut [u8], offset: usize, tail: usize, bytes: &[u8]) -> us
     let room = &mut event[tail..];
     let kept = bytes.len().min(room.len());
     room[..kept].copy_from_slice(&bytes[..kept]);
-    let len = bytes.len().min(usize::from(u16::MAX)) as u32;
-    event[offset..offset + 4].copy_from_slice(&(len << 16 | tail as u32).to_le_bytes());
+    event[offset..offset + 4].copy_from_slice(&data_loc(tail, bytes.len()));
     tail + kept
+}
+
+/// The word of a text or slice at `tail` that has, or would have had, so many bytes.
+#[inline]
+pub(crate) fn data_loc(tail: usize, len: usize) -> [u8; 4] {
+    let len = len.min(usize::from(u16::MAX)) as u32;
+    (len << 16 | tail as u32).to_le_bytes()
 }
 
 macro_rules! tuples {

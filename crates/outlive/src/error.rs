@@ -35,6 +35,16 @@ pub enum Error {
         /// What is wrong with it.
         source: FilterError,
     },
+    /// An event that is declared at run time cannot be one.
+    #[error("{system}:{name} cannot be an event: {why}")]
+    BadDeclaration {
+        /// Its system.
+        system: String,
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The state, its areas or what the run before left could not be had.
     #[error(transparent)]
     Trace(#[from] outlive_trace::Error),

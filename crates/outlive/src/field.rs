@@ -36,6 +36,13 @@ pub enum FieldType {
         /// Whether elements have a sign.
         is_signed: bool,
     },
+    /// An integer without a sign, of 1, 2, 4 or 8 bytes, that is shown by a name.
+    Symbolic {
+        /// Bytes.
+        size: usize,
+        /// Values and their names, which have no `"` and no `\`.
+        names: &'static [(u64, &'static str)],
+    },
 }
 
 impl FieldType {
@@ -43,7 +50,7 @@ impl FieldType {
     #[must_use]
     pub const fn fixed_size(self) -> usize {
         match self {
-            Self::Int { size, .. } | Self::Float { size } => size,
+            Self::Int { size, .. } | Self::Float { size } | Self::Symbolic { size, .. } => size,
             Self::Bool => 1,
             // Offset and length.
             Self::Text | Self::Slice { .. } => 4,
@@ -55,7 +62,10 @@ impl FieldType {
     #[must_use]
     pub const fn align(self) -> usize {
         match self {
-            Self::Int { size, .. } | Self::Float { size } | Self::Array { size, .. } => size,
+            Self::Int { size, .. }
+            | Self::Float { size }
+            | Self::Array { size, .. }
+            | Self::Symbolic { size, .. } => size,
             Self::Bool => 1,
             Self::Text | Self::Slice { .. } => 4,
         }

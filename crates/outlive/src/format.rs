@@ -50,7 +50,7 @@ fn is_signed(ty: FieldType) -> bool {
         | FieldType::Slice { is_signed, .. }
         | FieldType::Array { is_signed, .. } => is_signed,
         FieldType::Float { .. } => true,
-        FieldType::Bool | FieldType::Text => false,
+        FieldType::Bool | FieldType::Text | FieldType::Symbolic { .. } => false,
     }
 }
 
@@ -66,6 +66,7 @@ impl fmt::Display for Int {
 fn declaration(out: &mut impl Write, field: &str, ty: FieldType) -> fmt::Result {
     match ty {
         FieldType::Int { size, is_signed } => write!(out, "{} {field}", Int(size, is_signed)),
+        FieldType::Symbolic { size, .. } => write!(out, "{} {field}", Int(size, false)),
         FieldType::Bool => write!(out, "bool {field}"),
         FieldType::Float { size: 4 } => write!(out, "float {field}"),
         FieldType::Float { .. } => write!(out, "double {field}"),
@@ -102,6 +103,13 @@ fn argument(out: &mut impl Write, field: &str, ty: FieldType) -> fmt::Result {
         ),
         FieldType::Array { len, size, .. } => {
             write!(out, "__print_array(REC->{field}, {len}, {size})")
+        }
+        FieldType::Symbolic { names, .. } => {
+            write!(out, "__print_symbolic(REC->{field}")?;
+            for (value, name) in names {
+                write!(out, ", {{ {value}, \"{name}\" }}")?;
+            }
+            out.write_char(')')
         }
     }
 }

@@ -40,6 +40,7 @@
 mod builder;
 mod clock;
 mod control;
+pub mod dynamic;
 mod encode;
 mod error;
 mod field;
@@ -50,6 +51,7 @@ mod panic;
 mod previous;
 mod recorder;
 mod registry;
+mod scratch;
 mod site;
 mod span;
 mod system;

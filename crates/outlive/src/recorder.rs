@@ -18,6 +18,7 @@ use crate::builder::Prepared;
 use crate::clock::Clock;
 use crate::control::Control;
 use crate::encode::{EVENT_MAX, Values};
+use crate::field::FieldType;
 use crate::registry::{Locked, Registry};
 use crate::site::{self, OWN, Site};
 use crate::system::{self, AtThreadEnd};
@@ -212,7 +213,7 @@ impl Inner {
 
     /// Records an event, of which the first two bytes are its id, if it matches the filter.
     #[inline(always)]
-    fn write(&self, event: &mut [u8], filter: Option<&Predicate>) {
+    pub(crate) fn write(&self, event: &mut [u8], filter: Option<&Predicate>) {
         Thread::with(|thread| {
             if thread.recorder.get() != self.number {
                 self.meet(thread);
@@ -324,7 +325,7 @@ pub fn record<V: Values>(site: &'static Site, values: &V) {
     let Some(inner) = current() else {
         return;
     };
-    let Some(id) = site.id().or_else(|| register::<V>(inner, site)) else {
+    let Some(id) = site.id().or_else(|| register(inner, site, V::TYPES)) else {
         return;
     };
     // Known when this is compiled: a buffer that is not larger than it has to be, since it is cleared.
@@ -366,10 +367,10 @@ fn put<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V, event: &mut [
 
 /// Registers a site, and gives its id if the event is to be recorded.
 #[cold]
-fn register<V: Values>(inner: &Inner, site: &'static Site) -> Option<u16> {
+pub(crate) fn register(inner: &Inner, site: &'static Site, types: &[FieldType]) -> Option<u16> {
     let done = inner
         .registry
-        .with(|registry| registry.register(&inner.layout, inner.memory(), site, V::TYPES));
+        .with(|registry| registry.register(&inner.layout, inner.memory(), site, types));
     if let Some(Some(problem)) = &done {
         tell_bad_filter(site, problem);
     }

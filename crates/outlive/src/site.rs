@@ -128,6 +128,12 @@ impl Site {
     }
 }
 
+/// Whether sites may register: there is a recorder.
+#[inline]
+pub(crate) fn are_on() -> bool {
+    UNREGISTERED.load(Ordering::Relaxed) & switch::OFF == 0
+}
+
 /// Lets sites register from now on.
 pub(crate) fn switch_on() {
     UNREGISTERED.store(0, Ordering::Relaxed);

@@ -30,14 +30,12 @@ impl Span {
     /// Begins a span inside the thread's innermost one.
     #[doc(hidden)]
     pub fn begin() -> Self {
-        Thread::with(|thread| {
-            let id = next_id(thread);
-            Self {
-                id,
-                parent: thread.span.replace(id),
-                not_send: PhantomData,
-            }
-        })
+        let (id, parent) = enter_new();
+        Self {
+            id,
+            parent,
+            not_send: PhantomData,
+        }
     }
 
     /// A span that is not recorded.
@@ -65,21 +63,39 @@ impl Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        static END: Site = Site::new(OWN, "outlive:span_end", &["span_id"]);
-        if self.id == 0 {
-            return;
+        if self.id != 0 {
+            leave(self.id, self.parent);
+            record_end(self.id);
         }
-        Thread::with(|thread| {
-            // Spans that are dropped in another order than they began: the inner one stays.
-            if thread.span.get() == self.id {
-                thread.span.set(self.parent);
-            }
-        });
-        record(&END, &(self.id,));
     }
 }
 
-fn next_id(thread: &Thread) -> u64 {
+/// A new span's id, which is the thread's innermost now, and its parent's.
+pub(crate) fn enter_new() -> (u64, u64) {
+    Thread::with(|thread| {
+        let id = next_id(thread);
+        (id, thread.span.replace(id))
+    })
+}
+
+/// The span is not the thread's innermost any more. One that is left before those inside of it
+/// leaves them as they are.
+pub(crate) fn leave(id: u64, parent: u64) {
+    Thread::with(|thread| {
+        if thread.span.get() == id {
+            thread.span.set(parent);
+        }
+    });
+}
+
+/// Records that a span has ended.
+pub(crate) fn record_end(id: u64) {
+    static END: Site = Site::new(OWN, "outlive:span_end", &["span_id"]);
+    record(&END, &(id,));
+}
+
+/// An id that no span has yet.
+pub(crate) fn next_id(thread: &Thread) -> u64 {
     let (mut next, mut end) = thread.span_ids.get();
     if next == end {
         next = NEXT.fetch_add(BLOCK, Ordering::Relaxed);
