@@ -23,7 +23,7 @@ cargo xtask ACTION
   fuzz    each fuzz target for a while: fuzz [SECONDS]
   vm      real kernels in QEMU: list, fetch, matrix, damage [--record], loss, backup-time
   golden  rewrites the expected outputs of the golden tests; look at the diff
-  setup   installs what the tests and benches need (Debian packages)
+  setup   installs what the tests and benches need (Debian and Python packages)
 ";
 
 fn main() -> Result<()> {

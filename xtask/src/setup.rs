@@ -4,10 +4,10 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::run::{has_program, run};
+use crate::run::{has_program, root, run};
 
 /// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 12] = [
     ("trace-cmd", "trace-cmd"),
     ("perf", "linux-perf"),
     ("stress-ng", "stress-ng"),
@@ -18,9 +18,16 @@ const NEEDED: [(&str, &str); 10] = [
     ("busybox", "busybox-static"),
     ("xz", "xz-utils"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("babeltrace2", "babeltrace2"),
+    ("python3", "python3-venv"),
 ];
 
 pub(crate) fn setup() -> Result<()> {
+    packages()?;
+    python()
+}
+
+fn packages() -> Result<()> {
     let missing: Vec<&str> = NEEDED
         .iter()
         .filter(|(program, _)| !has_program(program))
@@ -39,4 +46,23 @@ pub(crate) fn setup() -> Result<()> {
     run(Command::new("apt-get")
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(missing))
+}
+
+/// Python packages of which tests take the classes that decode our exports, with their versions.
+const PYTHON: [&str; 2] = ["perfetto==0.59.1", "protobuf==7.36.2"];
+
+/// Installs them into `target/python`, where the tests look for them.
+fn python() -> Result<()> {
+    let folder = root().join("target/python");
+    let wanted = PYTHON.join("\n");
+    let installed = folder.join("outlive-packages");
+    if std::fs::read_to_string(&installed).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    let pip = ["-m", "pip", "install", "--quiet"];
+    run(Command::new(folder.join("bin/python"))
+        .args(pip)
+        .args(PYTHON))?;
+    Ok(std::fs::write(installed, wanted)?)
 }

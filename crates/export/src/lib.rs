@@ -10,6 +10,7 @@ mod csv;
 mod error;
 pub mod json;
 mod output;
+mod perfetto;
 
 use std::path::Path;
 
@@ -54,6 +55,13 @@ pub const FORMATS: &[Format] = &[
         about: "a table with a column per field, for spreadsheets and scripts",
         is_folder: false,
         exporter: &csv::Csv,
+    },
+    Format {
+        name: "perfetto",
+        endings: &["pftrace", "perfetto-trace", "perfetto"],
+        about: "for ui.perfetto.dev and its trace processor",
+        is_folder: false,
+        exporter: &perfetto::Perfetto,
     },
 ];
 

@@ -57,4 +57,33 @@ impl Unpacked {
             &fixtures().join("7.3.4-2cpu-1M/events"),
         )
     }
+
+    /// One of the regions of `fixtures/regions`, whose kernels crashed.
+    pub(crate) fn of_crash(name: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let archive = fixtures().join(format!("regions/{name}.tar.xz"));
+        let tar = Command::new("tar")
+            .arg("-xJf")
+            .arg(archive)
+            .arg("-C")
+            .arg(folder.path())
+            .status();
+        assert!(tar.unwrap().success());
+        let path = |name| folder.path().join(name).to_str().unwrap().to_owned();
+        Self {
+            region: path("region.bin"),
+            formats: path("events"),
+            _folder: folder,
+        }
+    }
+}
+
+/// The Python with the packages that `cargo xtask setup` installs.
+pub(crate) fn python() -> Option<PathBuf> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python/bin/python");
+    if !python.exists() {
+        println!("skipped: no target/python; `cargo xtask setup` installs it");
+        return None;
+    }
+    Some(python)
 }

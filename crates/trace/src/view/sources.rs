@@ -124,6 +124,14 @@ impl<'v> Sources<'v> {
         }
     }
 
+    /// A time of a source's trace clock as `CLOCK_BOOTTIME` of its boot, in nanoseconds; the time
+    /// itself if the source has no clock pairs.
+    #[must_use]
+    pub fn boottime(&self, source: usize, trace: u64) -> u64 {
+        let pairs = &self.sources[source].view.clock_pairs;
+        convert(pairs, trace, |pair| pair.boottime_ns)
+    }
+
     /// The wanted events of all sources in the order of the common time; of equal times the
     /// source that was given first.
     #[must_use]
