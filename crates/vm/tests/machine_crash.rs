@@ -94,6 +94,41 @@ fn device_dax_survives_a_triple_fault() {
     );
 }
 
+/// Power is cut, or the kernel panics: only what is on the disk is left. The area was written back every
+/// 200 ms, so what was recorded two seconds before the end is there, and nothing is missing in between.
+fn survives_on_disk(test: &str, death: Death) {
+    let Some(mut rig) = rig(test, Kind::Disk) else {
+        return;
+    };
+    let first = rig.record("load\nlast_words\nwritten_back", death);
+    let first = first.unwrap();
+    assert_eq!(first.end, death.end(), "{}", first.console);
+    let reference = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(reference.path(), rig.reference().unwrap()).unwrap();
+
+    let second = rig.again().unwrap();
+    assert_eq!(second.end, End::PowerOff, "{}", second.console);
+    let log = second.text("log").unwrap();
+    let check = json(&second, "check");
+    assert_eq!(check["verdict"], "host-rebooted", "{check}\n{log}");
+    let shown = second.text("show").unwrap();
+    assert!(shown.contains("filename=/tmp/last-words"), "{check}\n{log}");
+    let loss = Loss::between(&second.results().join("region"), reference.path()).unwrap();
+    println!("{test}: {loss:?}");
+    assert_eq!(loss.between, 0, "{loss:?}");
+    assert!(loss.both > 100, "{loss:?}");
+}
+
+#[test]
+fn disk_file_survives_a_power_cut_up_to_the_last_write_back() {
+    survives_on_disk("power-cut", Death::ResetFromOutside);
+}
+
+#[test]
+fn disk_file_survives_a_panic_up_to_the_last_write_back() {
+    survives_on_disk("disk-panic", Death::Panic);
+}
+
 #[test]
 fn clean_reboot_is_a_clean_exit() {
     survives("reboot", Kind::Physical, Death::Reboot, "clean-exit");

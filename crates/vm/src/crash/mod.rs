@@ -28,6 +28,9 @@ const PMEM_MIB: u64 = 48;
 const REFERENCE: u64 = 0x1100_0000;
 const REFERENCE_BYTES: usize = 4 << 20;
 
+/// How often an area on a disk is written back, as an option.
+const FLUSH: &str = "--flush 200ms";
+
 /// What outlive is started with, at each boot the same.
 const LINE: &str = "reserve_mem=4M:4096:trace trace_instance=boot_mapped@trace,sched \
                     trace_instance=backup=boot_mapped";
@@ -35,7 +38,7 @@ const LINE: &str = "reserve_mem=4M:4096:trace trace_instance=boot_mapped@trace,s
 /// Functions of the guest's scripts: `$area` and `$state` are those of the kind of memory.
 const FUNCTIONS: &str = r#"
 service() { # starts outlive, and waits until it records
-  outlive --state $state boot --area trace=$area "$line" 2> /tmp/log & outlive=$!
+  outlive --state $state boot $options --area trace=$area "$line" 2> /tmp/log & outlive=$!
   until grep -q ': recording' /tmp/log; do
     kill -0 $outlive 2> /dev/null || { cat /tmp/log > /dev/console; poweroff -f; }
     sleep 0.1
@@ -54,6 +57,9 @@ last_words() { # an event that has reached outlive's area when this is done
   ln -s /bin/busybox /tmp/last-words
   /tmp/last-words 2> /dev/null
   until outlive --state $state show boot_mapped --event sched_process_exec | grep -q last-words; do :; done
+}
+written_back() { # what outlive's area had before is on the disk
+  sleep 2
 }
 "#;
 
@@ -79,6 +85,8 @@ pub enum Kind {
     VirtioPmem,
     /// A device-DAX node on legacy persistent memory.
     DeviceDax,
+    /// A file on ext4 on a disk, written back every [`FLUSH`]: memory that does not outlive the machine.
+    Disk,
 }
 
 impl Kind {
@@ -87,7 +95,7 @@ impl Kind {
         match self {
             Self::Physical => format!("memmap={AREA_BYTES:#x}${AREA:#x}"),
             Self::DaxFile | Self::DeviceDax => format!("memmap={PMEM_MIB}M!{AREA:#x}"),
-            Self::VirtioPmem => String::new(),
+            Self::VirtioPmem | Self::Disk => String::new(),
         }
     }
 
@@ -97,6 +105,7 @@ impl Kind {
             Self::DaxFile => &["nd_e820", "nd_pmem"],
             Self::VirtioPmem => &["virtio_pmem", "nd_pmem"],
             Self::DeviceDax => &["nd_e820", "nd_pmem", "dax_pmem", "device_dax"],
+            Self::Disk => &["virtio_blk"],
         }
     }
 
@@ -121,6 +130,11 @@ impl Kind {
                  fi
                  area=devdax:/dev/dax0.0; state=/state"
                 .to_owned(),
+            Self::Disk => format!(
+                "mkdir -p /disk
+                 mount -t ext4 /dev/vda /disk
+                 area=file; state=/disk/state; options='{FLUSH}'"
+            ),
         }
     }
 }
@@ -189,8 +203,8 @@ pub struct Rig {
     machine: Machine,
     kind: Kind,
     outlive: PathBuf,
-    /// The file behind the virtio-pmem device.
-    pmem: Option<NamedTempFile>,
+    /// The file behind the virtio-pmem device or the disk.
+    image: Option<NamedTempFile>,
 }
 
 impl Rig {
@@ -200,17 +214,14 @@ impl Rig {
     /// As [`Machine::new`]; `mkfs.ext4` fails.
     pub fn new(kernel: Kernel, kind: Kind, outlive: &Path) -> Result<Self, Error> {
         let mut machine = Machine::new(kernel, 2, 512)?;
-        let mut pmem = None;
-        if matches!(kind, Kind::DaxFile | Kind::VirtioPmem) {
-            let image = file_system()?;
+        let mut image = None;
+        if matches!(kind, Kind::DaxFile | Kind::VirtioPmem | Kind::Disk) {
+            let new = file_system()?;
             match kind {
-                Kind::VirtioPmem => pmem = Some(image),
+                Kind::VirtioPmem | Kind::Disk => image = Some(new),
                 _ => {
-                    let bytes = std::fs::read(image.path());
-                    machine.write(
-                        AREA,
-                        &bytes.map_err(Error::io("cannot read", image.path()))?,
-                    )?;
+                    let bytes = std::fs::read(new.path());
+                    machine.write(AREA, &bytes.map_err(Error::io("cannot read", new.path()))?)?;
                 }
             }
         }
@@ -218,7 +229,7 @@ impl Rig {
             machine,
             kind,
             outlive: outlive.to_owned(),
-            pmem,
+            image,
         })
     }
 
@@ -270,7 +281,11 @@ impl Rig {
         for module in self.kind.modules() {
             boot = boot.module(module);
         }
-        match &self.pmem {
+        match &self.image {
+            Some(image) if self.kind == Kind::Disk => {
+                let path = image.path().display();
+                boot.qemu(["-drive", &format!("file={path},format=raw,if=virtio")])
+            }
             Some(image) => {
                 let memory = format!(
                     "memory-backend-file,id=pmem,share=on,size={PMEM_MIB}M,mem-path={}",
