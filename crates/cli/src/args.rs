@@ -1,6 +1,7 @@
 //! The arguments of the command.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     Ls(LsArgs),
     Show(ShowArgs),
     Export(ExportArgs),
+    Run(RunArgs),
     Last(LastArgs),
     Info(InfoArgs),
     Check(CheckArgs),
@@ -209,6 +211,50 @@ pub(crate) struct LsArgs {
     /// A JSON array of objects
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Run a program with a flight recorder, and keep how it starts, what it says and how it ends
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive run -- ./server --port 8080
+  outlive run --name web -- python3 -m http.server
+  outlive last web
+
+A program with the outlive crate records into a region that it is given as an open descriptor (OUTLIVE_FD):
+it needs no writable folder. Start, standard error, signals, resource usage and end are events of the
+instance NAME.run. The exit code is the program's, 128 and the signal's number if one ended it, 127 or 126 if it
+cannot be started, and 125 if nothing can be recorded. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are
+passed on.")]
+pub(crate) struct RunArgs {
+    /// The instance's name [default: that of the program's file]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Bytes of the ring that the program is given (K, M, G)
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_size)]
+    pub(crate) size: u64,
+    /// Leave the program's standard error alone: it is not kept
+    #[arg(long)]
+    pub(crate) no_stderr: bool,
+    /// The program
+    #[arg(value_name = "PROGRAM")]
+    pub(crate) program: OsString,
+    /// Its arguments
+    #[arg(
+        value_name = "ARGS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// The name of the program's instance.
+    pub(crate) fn instance(&self) -> String {
+        let file = Path::new(&self.program).file_name();
+        let name = || file.unwrap_or(&self.program).to_string_lossy().into_owned();
+        self.name.clone().unwrap_or_else(name)
+    }
 }
 
 /// Tell how a run ended and what was going on then, on one screen: read this first after a crash

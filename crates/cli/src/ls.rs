@@ -69,6 +69,7 @@ fn rows(state: &StateDir) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for entry in &configured {
         if let Some(place) = RegionPlace::of_instance(entry) {
+            let is_running = is_running || place.is_in_use()?;
             rows.push(Row::of_live(&entry.name, &place, is_running));
             for (pid, path) in place.path().map(apps::children).unwrap_or_default() {
                 let name = format!("{}.{pid}", entry.name);

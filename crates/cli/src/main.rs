@@ -22,6 +22,7 @@ mod last;
 mod line;
 mod ls;
 mod rm;
+mod run;
 mod show;
 mod summary;
 mod switch;
@@ -92,6 +93,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Ls(ls) => ls::run(args, ls),
         Command::Show(show) => show::run(args, show),
         Command::Export(export) => export::run(args, export),
+        Command::Run(program) => Ok(run::run(args, program)),
         Command::Last(last) => last::run(args, last),
         Command::Info(info) => info::run(args, info),
         Command::Check(check) => check::run(args, check),
@@ -113,7 +115,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// An error and its causes, but for those that it tells itself.
-fn message(error: &anyhow::Error) -> String {
+pub(crate) fn message(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();

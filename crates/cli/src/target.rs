@@ -159,8 +159,9 @@ impl Target {
         }
         if let Some(place) = RegionPlace::of_instance(entry) {
             return Ok(Self::Live {
+                // A program may outlive the supervisor that has the lock of its state.
+                is_running: state.is_locked()? || place.is_in_use()?,
                 place,
-                is_running: state.is_locked()?,
             });
         }
         newest(state, &entry.name)?
@@ -178,16 +179,16 @@ impl Target {
             })
     }
 
-    /// The newest generation of the instance `name`, if it has one.
-    pub(crate) fn newest_of(args: &Args, name: &str) -> Result<Option<Self>> {
+    /// The generations of the instance `name`, newest first.
+    pub(crate) fn generations(args: &Args, name: &str) -> Result<Vec<Self>> {
         let program = apps::of_instance(&state_path(args)?, name)?;
-        let states: Vec<StateDir> = existing_state(args)?.into_iter().chain(program).collect();
-        for state in &states {
-            if let Some(generation) = newest(state, name)? {
-                return Ok(Some(Self::Generation(generation)));
-            }
+        let states = existing_state(args)?.into_iter().chain(program);
+        let mut generations = Vec::new();
+        for state in states {
+            let listed = generation::list_instance(&state, name).unwrap_or_default();
+            generations.extend(listed.into_iter().rev().map(Self::Generation));
         }
-        Ok(None)
+        Ok(generations)
     }
 
     /// Whether a recorder writes it.

@@ -184,7 +184,7 @@ fn of_a_program_that_runs_again_the_run_before_is_shown() {
     let output = outlive(state.path(), &["last", "shop"]);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        stderr.contains("shop runs again; this is shop/"),
+        stderr.contains("the newest run of shop that has ended"),
         "{stderr}"
     );
     assert!(stdout(output).contains(": crash, last sign of life"));

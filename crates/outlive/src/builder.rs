@@ -6,10 +6,12 @@ use outlive_event::Filter;
 use outlive_ring::RunRecord;
 use outlive_trace::cmdline::{AreaRef, CommandLine, EventToken, Instance, InstanceKind};
 use outlive_trace::retention::Policy;
-use outlive_trace::{Backing, EventSource, Live, Start, StateDir, StateLock, apps};
+use outlive_trace::{Backing, EventSource, Start, StateDir, apps};
 
 use crate::control::LANES_MAX;
 use crate::error::Problems;
+use crate::given::{Given, Taken};
+use crate::place::{Own, Place};
 use crate::{Error, Recorder};
 
 /// Bytes of a ring by default.
@@ -50,19 +52,18 @@ pub struct Builder {
     command_line: Option<String>,
     overwrite: bool,
     records_panics: bool,
+    takes_given: bool,
+    program: Option<String>,
     policy: Option<Policy>,
 }
 
 /// Everything that a recorder needs, reserved and kept.
 pub(crate) struct Prepared {
-    pub(crate) state: StateDir,
-    pub(crate) lock: StateLock,
-    pub(crate) live: Live,
+    pub(crate) place: Place,
     pub(crate) run: RunRecord,
     pub(crate) enabled: Vec<EventToken>,
     pub(crate) filters: Vec<(EventToken, Filter)>,
     pub(crate) overwrite: bool,
-    pub(crate) policy: Option<Policy>,
 }
 
 impl Builder {
@@ -79,6 +80,8 @@ impl Builder {
             command_line: None,
             overwrite: true,
             records_panics: true,
+            takes_given: true,
+            program: None,
             policy: None,
         }
     }
@@ -146,6 +149,18 @@ impl Builder {
         self
     }
 
+    /// Takes no region that a supervisor (`outlive run`) has prepared, but one of its own.
+    pub fn no_given(mut self) -> Self {
+        self.takes_given = false;
+        self
+    }
+
+    /// What the run record calls the program; without this the path of its file.
+    pub fn program(mut self, program: &str) -> Self {
+        self.program = Some(program.to_owned());
+        self
+    }
+
     /// Generations to keep; 8 without this.
     pub fn keep(self, generations: u32) -> Self {
         let mut policy = Policy::KEEP_ALL;
@@ -186,6 +201,18 @@ impl Builder {
         Ok(recorder)
     }
 
+    /// Keeps what the run before left, and prepares a region for another process, whose recorder
+    /// takes it instead of one of its own: see [`Given`].
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn give(self) -> Result<Given, Error> {
+        let (own, mut run) = self.own(&self.parse()?)?;
+        run.instance.clone_from(&own.live.instance.name);
+        Given::new(own, run)
+    }
+
     fn prepare(self) -> Result<Prepared, Error> {
         self.events
             .iter()
@@ -198,14 +225,42 @@ impl Builder {
             Ok((token(events)?, filter))
         });
         let filters = filters.collect::<Result<Vec<_>, Error>>()?;
-        let text = self.line();
-        let cmdline = CommandLine::parse(&text);
-        if !cmdline.is_clean_for_strict() {
-            let wrong = cmdline.diagnostics.into_iter();
-            let wrong = wrong.filter(|problem| problem.is_refused_by_strict());
-            return Err(Error::CommandLine(Problems(wrong.collect())));
+        let cmdline = self.parse()?;
+        let (instance, _) = recorded(&cmdline).ok_or(Error::NoInstance)?;
+        let enabled = instance.events.clone();
+        let given = self.takes_given.then(Taken::from_environment).flatten();
+        let (place, run) = match given {
+            Some(taken) => {
+                let run = taken.run(&self.program_name(), &self.version);
+                (Place::Given(Box::new(taken)), run)
+            }
+            None => {
+                let (own, run) = self.own(&cmdline)?;
+                (Place::Own(Box::new(own)), run)
+            }
+        };
+        Ok(Prepared {
+            place,
+            run,
+            enabled,
+            filters,
+            overwrite: self.overwrite,
+        })
+    }
+
+    fn parse(&self) -> Result<CommandLine, Error> {
+        let cmdline = CommandLine::parse(&self.line());
+        if cmdline.is_clean_for_strict() {
+            return Ok(cmdline);
         }
-        let (instance, label) = recorded(&cmdline).ok_or(Error::NoInstance)?;
+        let wrong = cmdline.diagnostics.into_iter();
+        let wrong = wrong.filter(|problem| problem.is_refused_by_strict());
+        Err(Error::CommandLine(Problems(wrong.collect())))
+    }
+
+    /// Keeps what the run before left, and reserves a region in the program's own state folder.
+    fn own(&self, cmdline: &CommandLine) -> Result<(Own, RunRecord), Error> {
+        let (instance, label) = recorded(cmdline).ok_or(Error::NoInstance)?;
         let size = cmdline
             .reserve_mem
             .iter()
@@ -214,30 +269,34 @@ impl Builder {
         let state = StateDir::open(&self.state_folder(&instance.name)?)?;
         let started = Start {
             state: &state,
-            cmdline: &cmdline,
-            text: &text,
+            cmdline,
+            text: &self.line(),
             backings: &[(label.to_owned(), self.backing.clone())],
             nr_cpus: self.nr_lanes(size),
             source: EventSource::Application,
             of_kernel: &[],
-            program: (&program(), &self.version),
+            program: (&self.program_name(), &self.version),
         }
         .run(|_| {})?;
-        let enabled = instance.events.clone();
         let live = started.live.into_iter().next().ok_or(Error::NoInstance)?;
         if let Some(path) = live.area.path() {
             apps::keep_children(&state, &started.lock, &instance.name, path)?;
         }
-        Ok(Prepared {
-            lock: started.lock,
-            run: started.run,
-            live,
-            enabled,
-            filters,
-            overwrite: self.overwrite,
-            policy: self.policy,
+        let own = Own {
             state,
-        })
+            lock: started.lock,
+            live,
+            policy: self.policy,
+        };
+        Ok((own, started.run))
+    }
+
+    /// The program, for the run record.
+    fn program_name(&self) -> String {
+        let path = || std::env::current_exe().map(|path| path.display().to_string());
+        self.program
+            .clone()
+            .unwrap_or_else(|| path().unwrap_or_default())
     }
 
     fn line(&self) -> String {
@@ -288,9 +347,4 @@ fn token(event: &str) -> Result<EventToken, Error> {
         text: event.to_owned(),
         why: problem.message,
     })
-}
-
-/// The program's path, for the run record.
-fn program() -> String {
-    std::env::current_exe().map_or_else(|_| String::new(), |path| path.display().to_string())
 }

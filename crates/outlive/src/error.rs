@@ -48,6 +48,12 @@ pub enum Error {
     /// The state, its areas or what the run before left could not be had.
     #[error(transparent)]
     Trace(#[from] outlive_trace::Error),
+    /// The backing is no file, so that no descriptor of it could be given away.
+    #[error("a region for another process has to be on tmpfs or in a file")]
+    NotAFile,
+    /// A region for another process cannot be opened or laid out.
+    #[error("cannot use a region that one process prepares for another: {0}")]
+    Given(std::io::Error),
     /// The system refuses memory for the recorder's own data.
     #[error("no memory for the recorder: {0}")]
     Memory(std::io::Error),

@@ -164,7 +164,7 @@ fn allocate(descriptor: libc::c_int, len: usize) -> bool {
 
 /// The parent's file name with the process id behind it.
 fn file_name<'b>(inner: &Inner, buffer: &'b mut [u8; PATH_MAX]) -> Option<&'b CStr> {
-    let parents = inner.live.area.path()?.as_os_str().as_bytes();
+    let parents = inner.place.path()?.as_os_str().as_bytes();
     let mut digits = Digits::default();
     write!(digits, ".{}", system::process_id()).ok()?;
     let digits = &digits.bytes[..digits.len];

@@ -34,6 +34,7 @@
 //! * Any number of threads may record, also in a signal handler. See [`outlive_ring::Lanes`].
 //! * A child made by `fork` gets a region of its own with its first event: see [`Recorder`].
 //! * `exec` ends the recording; what was recorded is kept by the next start, as after a crash.
+//! * Under `outlive run` the recorder takes the region that the supervisor gives: see [`Given`].
 
 #![deny(unsafe_code)]
 
@@ -46,8 +47,10 @@ mod error;
 mod field;
 mod fork;
 mod format;
+mod given;
 mod macros;
 mod panic;
+mod place;
 mod previous;
 mod recorder;
 mod registry;
@@ -60,6 +63,7 @@ mod thread;
 pub use builder::Builder;
 pub use error::Error;
 pub use field::{Array, Field, FieldType};
+pub use given::Given;
 pub use outlive_trace::{Backing, Verdict};
 pub use previous::Previous;
 pub use recorder::Recorder;

@@ -2,23 +2,20 @@
 
 #![allow(unsafe_code)]
 
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use outlive_event::{FilterError, Predicate};
 use outlive_ring::extension::{Layout, store_clock_pair};
 use outlive_ring::{Lanes, NoLane, RawMemory, Region, RunRecord};
-use outlive_trace::retention::{self, Policy};
 use outlive_trace::start::close_run;
-use outlive_trace::{Live, StateDir, StateLock};
 
 use crate::builder::Prepared;
 use crate::clock::Clock;
 use crate::control::Control;
 use crate::encode::{EVENT_MAX, Values};
 use crate::field::FieldType;
+use crate::place::Place;
 use crate::registry::{Locked, Registry};
 use crate::site::{self, OWN, Site};
 use crate::system::{self, AtThreadEnd};
@@ -74,9 +71,8 @@ pub(crate) struct Inner {
     /// When the next sign of life is due, in the trace clock.
     next_beat_ns: AtomicU64,
     beats: AtomicU64,
-    /// The instance and its area.
-    pub(crate) live: &'static Live,
-    lock: ManuallyDrop<StateLock>,
+    /// Where the region lies.
+    pub(crate) place: &'static Place,
 }
 
 impl Recorder {
@@ -89,33 +85,30 @@ impl Recorder {
         system::find_cpu_word();
         let number = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
         let Prepared {
-            state,
-            lock,
-            live,
+            place,
             run,
             enabled,
             filters,
             overwrite,
-            policy,
         } = prepared;
-        let previous = live.kept.clone().map(Previous::new);
         // For good: a thread may be inside of an event when the recorder ends.
-        let live: &'static Live = Box::leak(Box::new(live));
-        let region: &'static Region<_> = Box::leak(Box::new(live.lay_out()?));
+        let place: &'static Place = Box::leak(Box::new(place));
+        let region: &'static Region<_> = Box::leak(Box::new(place.lay_out()?));
+        let layout = *place.layout();
         let clock = Clock::best();
-        let (layout, memory) = (*live.layout(), *region.memory());
-        let run = RunRecord {
-            sequence: 1,
-            instance: live.instance.name.clone(),
+        let memory = *region.memory();
+        let mut run = RunRecord {
+            sequence: run.sequence + 1,
+            instance: place.instance().to_owned(),
             clock: clock.name().to_owned(),
-            source: String::with_capacity(64),
             ..run
         };
+        // A forked child writes here, and must not allocate.
+        run.source.reserve(64);
         run.store(&layout, &memory);
         store_clock_pair(&layout, &memory, 0, clock.pair());
         let registry = Registry::new(&layout, memory, (enabled, filters), run);
         let control = Control::new().map_err(Error::Memory)?;
-        let area = live.area.descriptor().map_or(-1, |area| area.as_raw_fd());
         let mut lanes = Lanes::open(region, &control.owners, &control.slots, system::barrier());
         lanes.set_overwrite(overwrite);
         let inner = Box::leak(Box::new(Inner {
@@ -126,15 +119,15 @@ impl Recorder {
             clock,
             number,
             process: AtomicU32::new(system::process_id()),
-            locks: [lock.as_fd().as_raw_fd(), area].map(AtomicI32::new),
+            locks: place.locks().map(AtomicI32::new),
             at_thread_end: AtThreadEnd::new(thread_ends),
             next_beat_ns: AtomicU64::new(0),
             beats: AtomicU64::new(0),
-            live,
-            lock: ManuallyDrop::new(lock),
+            place,
         }));
         inner.install()?;
-        retire_old(&state, &inner.lock, policy);
+        place.retire_old();
+        let previous = place.kept().cloned().map(Previous::new);
         Ok(Self { inner, previous })
     }
 
@@ -148,14 +141,6 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.inner.close();
-    }
-}
-
-/// Removes the generations that are too many. That this fails is no reason not to record.
-fn retire_old(state: &StateDir, lock: &StateLock, policy: Option<Policy>) {
-    let now_ns = outlive_trace::clock::realtime_ns();
-    if let Ok(policy) = policy.map_or_else(|| Policy::default_for(state), Ok) {
-        let _ = retention::apply(state, lock, &policy, now_ns);
     }
 }
 

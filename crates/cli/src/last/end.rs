@@ -87,8 +87,12 @@ pub(super) struct End<'v> {
     pub(super) silences: Vec<Silence>,
     /// The last panic.
     pub(super) panic: Option<Kept>,
-    /// What the kernel said.
+    /// What the kernel, or a program that a supervisor ran, said.
     pub(super) messages: Recent,
+    /// How that program ended.
+    pub(super) program_end: Option<Kept>,
+    /// What it took.
+    pub(super) program_usage: Option<Kept>,
     /// The open spans, oldest first.
     pub(super) spans: Vec<Span>,
     /// The last events of each thread of a program, by its id; of each CPU of a kernel.
@@ -124,10 +128,17 @@ impl<'v> End<'v> {
             },
             panic: pass.panic,
             messages: pass.messages,
+            program_end: pass.program_end,
+            program_usage: pass.program_usage,
             spans: pass.spans.open(certain_since),
             groups: pass.groups,
             tasks: pass.tasks,
         }
+    }
+
+    /// Whether a supervisor wrote it: `outlive run`.
+    pub(super) fn is_of_supervisor(&self) -> bool {
+        self.view.catalog.find_event("run", "start").is_some()
     }
 
     /// What the groups of last events are those of.
@@ -153,6 +164,8 @@ struct Pass {
     silences: Vec<Silence>,
     panic: Option<Kept>,
     messages: Recent,
+    program_end: Option<Kept>,
+    program_usage: Option<Kept>,
     spans: Spans,
     groups: BTreeMap<i32, Recent>,
     tasks: Tasks,
@@ -189,6 +202,8 @@ impl Pass {
             Role::SpanEnd { id } => self.spans.end(number(id)),
             Role::Panic => self.panic = Some(Kept::of(event)),
             Role::Message => self.messages.push(event, MESSAGES),
+            Role::ProgramEnd => self.program_end = Some(Kept::of(event)),
+            Role::ProgramUsage => self.program_usage = Some(Kept::of(event)),
             Role::Switch(fields) => {
                 let (cpu, time) = (event.cpu, event.text_time_stamp);
                 self.tasks.switch(&fields, payload, cpu, time);

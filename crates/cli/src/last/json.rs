@@ -38,6 +38,8 @@ pub(super) fn of(name: &str, end: &End<'_>) -> Value {
         "suspended_ns": end.suspended_ns,
         "silences": silences,
         "panic": end.panic.as_ref().map(|kept| event(end, kept)),
+        "program_end": end.program_end.as_ref().map(|kept| event(end, kept)),
+        "program_usage": end.program_usage.as_ref().map(|kept| event(end, kept)),
         "messages": events(end, &end.messages),
         "open_spans": spans,
         match end.view.has_lanes() { true => "threads", false => "cpus" }: groups,

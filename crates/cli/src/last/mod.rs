@@ -16,12 +16,14 @@ mod text;
 use std::io::Write;
 
 use anyhow::Result;
+use outlive_trace::view::View;
 
 use self::end::End;
 use crate::args::{Args, LastArgs};
 use crate::boot::say;
 use crate::exit;
-use crate::target::Target;
+use crate::run::SUPERVISOR;
+use crate::target::{Target, Unknown};
 
 /// Last events that are kept of each thread or CPU, where nobody asks for more.
 const EVENTS: usize = 8;
@@ -29,23 +31,111 @@ const EVENTS: usize = 8;
 /// Does what the command's arguments say.
 pub(crate) fn run(args: &Args, last: &LastArgs) -> Result<u8> {
     let name = &last.target.name;
-    let mut target = Target::find(args, name)?;
-    if target.is_running()
-        && !last.live
-        && let Some(ended) = Target::newest_of(args, name)?
-    {
-        target = ended;
-        say!(
-            "{name} runs again; this is {}, what the run before left (--live: the one that runs)",
-            target.name(name)
-        );
-    }
-    let view = target.open(last.target.formats.as_deref())?;
-    let end = End::of(&view, target.verdict(&view), last.events.unwrap_or(EVENTS));
+    let own = Found::find(args, last, name)?;
+    let mut supervisor = own.supervisor(args, last)?;
+    // A program that does not record by itself leaves an empty region.
+    let found = match supervisor.take_if(|_| own.view.entries() == 0) {
+        Some(supervisor) => vec![supervisor],
+        None => std::iter::once(own).chain(supervisor).collect(),
+    };
+    found.iter().for_each(|found| found.tell_which(last));
+    let count = last.events.unwrap_or(EVENTS);
+    let ends = found.iter().map(|found| found.end(count));
+    let ends: Vec<End<'_>> = ends.collect();
     let mut out = std::io::stdout().lock();
-    match last.json {
-        true => writeln!(out, "{}", json::of(&target.name(name), &end))?,
-        false => text::write(&mut out, &target.name(name), &end, last.events)?,
+    if last.json {
+        let mut of_own = json::of(&found[0].name, &ends[0]);
+        if let Some(end) = ends.get(1) {
+            of_own["supervisor"] = json::of(&found[1].name, end);
+        }
+        writeln!(out, "{of_own}")?;
+        return Ok(exit::DONE);
     }
+    // How it ended comes first; the supervisor's other events are told by then.
+    if let Some(end) = ends.get(1) {
+        text::write(&mut out, &found[1].name, end, Some(0))?;
+        writeln!(out)?;
+    }
+    text::write(&mut out, &found[0].name, &ends[0], last.events)?;
     Ok(exit::DONE)
+}
+
+/// A run that is looked at.
+struct Found {
+    /// What it was looked for by.
+    asked: String,
+    /// What it is called.
+    name: String,
+    target: Target,
+    view: View,
+}
+
+impl Found {
+    /// The run that ended last, or the one that goes on if that is wanted or the only one.
+    fn find(args: &Args, last: &LastArgs, name: &str) -> Result<Self> {
+        let mut target = Target::find(args, name)?;
+        if target.is_running()
+            && !last.live
+            && let Some(ended) = Target::generations(args, name)?.into_iter().next()
+        {
+            target = ended;
+        }
+        Self::open(last, name, target)
+    }
+
+    fn open(last: &LastArgs, name: &str, target: Target) -> Result<Self> {
+        Ok(Self {
+            asked: name.to_owned(),
+            name: target.name(name),
+            view: target.open(last.target.formats.as_deref())?,
+            target,
+        })
+    }
+
+    /// What the supervisor (`outlive run`) of this run recorded; of a program that has recorded
+    /// nothing, that of the newest run. `None` if there was no supervisor.
+    fn supervisor(&self, args: &Args, last: &LastArgs) -> Result<Option<Self>> {
+        let instance = self.asked.split('/').next().unwrap_or_default();
+        let name = format!("{instance}{SUPERVISOR}");
+        let newest = match Self::find(args, last, &name) {
+            Ok(newest) => newest,
+            Err(error) if error.is::<Unknown>() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if self.view.entries() == 0 || self.is_run_by(&newest) {
+            return Ok(Some(newest));
+        }
+        for target in Target::generations(args, &name)? {
+            let older = Self::open(last, &name, target)?;
+            if self.is_run_by(&older) {
+                return Ok(Some(older));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether this is the region that the supervisor gave to its program.
+    fn is_run_by(&self, supervisor: &Self) -> bool {
+        let (Some(own), Some(other)) = (&self.view.run, &supervisor.view.run) else {
+            return false;
+        };
+        let of_supervisor = format!("supervisor with pid {}", other.pid);
+        own.boot_id == other.boot_id && own.source.ends_with(&of_supervisor)
+    }
+
+    /// Says so if a run is shown that was not asked for by its own name.
+    fn tell_which(&self, last: &LastArgs) {
+        let is_named = self.name == self.asked || self.asked.contains('/');
+        if !is_named && self.asked == last.target.name {
+            say!(
+                "this is {}, the newest run of {} that has ended (--live: one that goes on)",
+                self.name,
+                self.asked
+            );
+        }
+    }
+
+    fn end(&self, count: usize) -> End<'_> {
+        End::of(&self.view, self.target.verdict(&self.view), count)
+    }
 }

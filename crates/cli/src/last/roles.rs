@@ -16,6 +16,10 @@ pub(super) enum Role<'c> {
     Panic,
     /// A line that the kernel, or the program, has said.
     Message,
+    /// The end of the program that a supervisor ran.
+    ProgramEnd,
+    /// What that program took.
+    ProgramUsage,
     /// A CPU goes from one task to another.
     Switch(Switch<'c>),
     /// A task is woken.
@@ -64,6 +68,9 @@ fn role(event: &EventFormat) -> Option<Role<'_>> {
         }),
         ("outlive", "panic") => Some(Role::Panic),
         ("printk", "console") => Some(Role::Message),
+        ("run", "stderr") => Some(Role::Message),
+        ("run", "exit") => Some(Role::ProgramEnd),
+        ("run", "usage") => Some(Role::ProgramUsage),
         ("sched", "sched_switch") => Some(Role::Switch(Switch {
             prev_pid: field("prev_pid")?,
             prev_comm: field("prev_comm")?,

@@ -32,6 +32,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let text = Text { end };
     text.head(out, name)?;
+    text.program_end(out)?;
     text.losses(out)?;
     text.gaps(out)?;
     text.panic(out)?;
@@ -83,6 +84,58 @@ impl Text<'_, '_> {
             out,
             "events",
             format_args!("{} of {groups}{span}", view.entries()),
+        )
+    }
+
+    /// How a program ended that a supervisor ran.
+    fn program_end(&self, out: &mut impl Write) -> Result<()> {
+        let end = self.end;
+        if !end.is_of_supervisor() {
+            return Ok(());
+        }
+        let Some(exit) = &end.program_end else {
+            let why = match end.verdict {
+                Verdict::StillRunning => "the program runs",
+                _ => "not known: the supervisor died before the program, or could not start it",
+            };
+            return line(out, "ended", why);
+        };
+        let number = |name| {
+            self.field(exit, name)
+                .and_then(|text| text.parse::<i64>().ok())
+        };
+        let is_set = |name| self.field(exit, name).is_some_and(|text| text == "true");
+        let mut how = match number("signal") {
+            Some(signal) if signal > 0 => {
+                let name = self.field(exit, "signal_name").unwrap_or_default();
+                format!("killed by signal {signal} {}", clean(&name))
+            }
+            _ => format!("exit code {}", number("code").unwrap_or(-1)),
+        };
+        if is_set("core_dumped") {
+            how += ", core dumped";
+        }
+        if let Some(kills @ 1..) = number("oom_kills") {
+            how += &format!("; {kills} killed for want of memory in its control group");
+        }
+        line(out, "ended", how)?;
+        let Some(usage) = &end.program_usage else {
+            return Ok(());
+        };
+        let number = |name| {
+            self.field(usage, name)
+                .and_then(|text| text.parse::<u64>().ok())
+        };
+        let time = |name| units::span(number(name).unwrap_or(0).saturating_mul(1000));
+        line(
+            out,
+            "took",
+            format_args!(
+                "{} of user time, {} of system time, {} of memory at most",
+                time("user_us"),
+                time("system_us"),
+                units::size(number("max_rss_kib").unwrap_or(0).saturating_mul(1024))
+            ),
         )
     }
 
@@ -186,9 +239,16 @@ impl Text<'_, '_> {
         if messages.events == 0 {
             return Ok(());
         }
-        writeln!(out, "\nlast messages")?;
+        let title = match self.end.is_of_supervisor() {
+            true => "last lines of standard error",
+            false => "last messages",
+        };
+        writeln!(out, "\n{title}")?;
         for message in &messages.last {
-            let text = self.field(message, "msg").unwrap_or_default();
+            let text = self.field(message, "msg");
+            let text = text
+                .or_else(|| self.field(message, "line"))
+                .unwrap_or_default();
             writeln!(
                 out,
                 "  {} {}",

@@ -1,0 +1,173 @@
+//! `outlive run`: a supervisor that gives any program a flight recorder.
+//!
+//! The program gets a region of its own through an inherited descriptor: if it has the `outlive`
+//! crate, its recorder takes that. How the program starts, what it writes on standard error, and how
+//! it ends goes into a second region, `NAME.run`, which the program cannot reach. Both are kept by
+//! the next start of the same name, whoever of the two was killed.
+
+mod oom;
+mod signals;
+mod stderr;
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use outlive::{Given, Recorder, event};
+use rustix::io::FdFlags;
+
+use self::oom::OomKills;
+use self::signals::Signals;
+use self::stderr::Stderr;
+use crate::args::{Args, RunArgs};
+use crate::boot::say;
+use crate::target::state_path;
+
+/// Behind the program's name, the instance in which the supervisor records.
+pub(crate) const SUPERVISOR: &str = ".run";
+/// Bytes of the supervisor's ring.
+const RING_BYTES: u64 = 1 << 20;
+/// Lanes of it: one for each thread of the supervisor.
+const LANES: usize = 3;
+
+/// Exit codes of a program that was not started, as shells have them, and of a supervisor that
+/// could not record, as other supervisors have it.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+const NO_RECORDING: u8 = 125;
+
+/// Does what the command's arguments say. The exit code is the program's.
+pub(crate) fn run(args: &Args, run: &RunArgs) -> u8 {
+    match supervise(args, run) {
+        Ok(code) => code,
+        Err(error) => {
+            say!("{}; the program was not started", crate::message(&error));
+            NO_RECORDING
+        }
+    }
+}
+
+fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
+    let state = state_path(args)?;
+    let name = run.instance();
+    let program = run.program.to_string_lossy();
+    let builder = |name: &str| Recorder::builder(name).state(&state).no_given();
+    let given = builder(&name).size(run.size).program(&program);
+    let given = given
+        .give()
+        .with_context(|| format!("cannot record {name}"))?;
+    let recorder = builder(&format!("{name}{SUPERVISOR}"))
+        .size(RING_BYTES)
+        .lanes(LANES)
+        .no_panic_hook()
+        .version(env!("CARGO_PKG_VERSION"))
+        .program(&program)
+        .start()
+        .with_context(|| format!("cannot record {name}{SUPERVISOR}"))?;
+    let oom_kills = OomKills::begin();
+    let signals = Signals::begin()?;
+    let code = match spawn(run, &given) {
+        Ok(mut child) => {
+            let status = watch(&mut child, signals)?;
+            record_end(child.id(), status, oom_kills.so_far());
+            code_of(status)
+        }
+        Err(error) => {
+            event!("run:failed", error = error.to_string());
+            say!("cannot start {program}: {error}");
+            match error.kind() {
+                io::ErrorKind::NotFound => NOT_FOUND,
+                _ => NOT_EXECUTABLE,
+            }
+        }
+    };
+    drop(recorder);
+    drop(given);
+    Ok(code)
+}
+
+/// Starts the program, with the region.
+fn spawn(run: &RunArgs, given: &Given) -> io::Result<Child> {
+    let (variable, value) = given.environment();
+    let mut command = Command::new(&run.program);
+    command.args(&run.arguments).env(variable, value);
+    if !run.no_stderr {
+        command.stderr(Stdio::piped());
+    }
+    rustix::io::fcntl_setfd(given.descriptor(), FdFlags::empty())?;
+    let child = command.spawn();
+    rustix::io::fcntl_setfd(given.descriptor(), FdFlags::CLOEXEC)?;
+    let child = child?;
+    let arguments = run
+        .arguments
+        .iter()
+        .map(|argument| argument.to_string_lossy());
+    let arguments: Vec<_> = arguments.collect();
+    let directory = std::env::current_dir().unwrap_or_default();
+    event!(
+        "run:start",
+        program_pid = child.id(),
+        program = run.program.to_string_lossy(),
+        arguments = arguments.join(" "),
+        directory = directory.to_string_lossy()
+    );
+    Ok(child)
+}
+
+/// Passes on what the program says and what it is sent, until it has ended.
+fn watch(child: &mut Child, signals: Signals) -> io::Result<ExitStatus> {
+    let stderr = child.stderr.take().map(Stderr::begin).transpose()?;
+    signals.forward_to(child)?;
+    let status = child.wait()?;
+    if let Some(stderr) = stderr {
+        stderr.finish();
+    }
+    Ok(status)
+}
+
+fn record_end(pid: u32, status: ExitStatus, oom_kills: Option<u64>) {
+    if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
+        record_usage(&usage);
+    }
+    let signal = status.signal().unwrap_or(0);
+    event!(
+        "run:exit",
+        program_pid = pid,
+        code = status.code().unwrap_or(-1),
+        signal = signal,
+        signal_name = signals::name(signal),
+        core_dumped = status.core_dumped(),
+        // Where the system does not tell: none that is known.
+        oom_kills = oom_kills.unwrap_or(0)
+    );
+}
+
+/// What the program, and the children that it waited for, took.
+fn record_usage(usage: &Usage) {
+    let micros = |time: nix::sys::time::TimeVal| {
+        use nix::sys::time::TimeValLike;
+        time.num_microseconds()
+    };
+    event!(
+        "run:usage",
+        user_us = micros(usage.user_time()),
+        system_us = micros(usage.system_time()),
+        max_rss_kib = usage.max_rss(),
+        minor_faults = usage.minor_page_faults(),
+        major_faults = usage.major_page_faults(),
+        blocks_read = usage.block_reads(),
+        blocks_written = usage.block_writes(),
+        voluntary_switches = usage.voluntary_context_switches(),
+        involuntary_switches = usage.involuntary_context_switches()
+    );
+}
+
+/// The code that a shell gives for a program that ended so.
+fn code_of(status: ExitStatus) -> u8 {
+    let code = status.code();
+    let code = code.or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(u8::MAX)
+}

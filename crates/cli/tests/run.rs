@@ -1,0 +1,380 @@
+//! `outlive run`: programs under a supervisor, and what is left when either is killed.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+
+use outlive::{Recorder, event, span};
+use serde_json::Value;
+
+/// What a program of a test does; nothing without it.
+const ROLE: &str = "OUTLIVE_TEST_ROLE";
+
+/// A state folder. What its programs have on the tmpfs goes with it.
+struct State(tempfile::TempDir);
+
+impl State {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
+        command.arg("--state").arg(self.path()).args(args);
+        command
+    }
+
+    fn outlive(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn stdout(&self, args: &[&str]) -> String {
+        let output = self.outlive(args);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn last(&self, name: &str) -> Value {
+        serde_json::from_str(&self.stdout(&["last", name, "--json"])).unwrap()
+    }
+
+    /// The only generation of an instance.
+    fn kept(&self, instance: &str) -> String {
+        let listed = self.stdout(&["ls"]);
+        let names = listed.lines().filter_map(|line| line.split(' ').next());
+        let of_instance = |name: &&str| name.split_once('/').is_some_and(|(i, _)| i == instance);
+        let kept: Vec<&str> = names.filter(of_instance).collect();
+        assert_eq!(kept.len(), 1, "{listed}");
+        kept[0].to_owned()
+    }
+
+    /// The texts of a program's events.
+    fn texts(&self, name: &str) -> Vec<String> {
+        let shown = self.stdout(&["show", name]);
+        let events = shown.lines().filter(|line| !line.starts_with('#'));
+        let texts = events.filter_map(|line| line.split_once(": "));
+        texts.map(|(_, text)| text.to_owned()).collect()
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        for state in outlive_trace::apps::list(self.path()).unwrap_or_default() {
+            let _ = std::fs::remove_dir_all(format!("/dev/shm/outlive-{}", state.id()));
+        }
+    }
+}
+
+/// This program in one of its roles, as the arguments of a command.
+fn role_args() -> Vec<String> {
+    let program = std::env::current_exe().unwrap();
+    let args = [
+        "--exact",
+        "program_that_is_run",
+        "--nocapture",
+        "--test-threads=1",
+    ];
+    let program = program.to_str().unwrap();
+    [program]
+        .iter()
+        .chain(&args)
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// A program with a recorder, in the role that it was given.
+#[test]
+fn program_that_is_run() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    // No state folder could be made there: all it has is what it inherits.
+    let recorder = Recorder::builder("shop").version("1.2").state("/proc/none");
+    let _recorder = recorder.start().unwrap();
+    event!("shop:opened", door = 1u32);
+    match role.as_str() {
+        "killed" => {
+            let _request = span!("http:request", path = "/");
+            kill_self();
+        }
+        "outlives" => {
+            say_and_wait("opened");
+            event!("shop:alone", door = 2u32);
+            say_and_wait("alone");
+            kill_self();
+        }
+        "starts-another" => {
+            let args = role_args();
+            let mut second = Command::new(&args[0]);
+            let status = second
+                .args(&args[1..])
+                .env(ROLE, "killed")
+                .output()
+                .unwrap();
+            println!("second: {:?}", status.status.code());
+        }
+        role => panic!("no role {role}"),
+    }
+}
+
+fn kill_self() {
+    let pid = rustix::process::getpid();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+fn say_and_wait(word: &str) {
+    println!("{word}");
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().lines().next();
+}
+
+/// A program under a supervisor, with pipes.
+struct Run {
+    supervisor: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Run {
+    fn spawn(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut supervisor = command.stderr(Stdio::null()).spawn().unwrap();
+        let stdin = supervisor.stdin.take().unwrap();
+        let lines = BufReader::new(supervisor.stdout.take().unwrap()).lines();
+        Self {
+            supervisor,
+            stdin,
+            lines,
+        }
+    }
+
+    fn until(&mut self, word: &str) {
+        let mut lines = self.lines.by_ref().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains(word)), "no {word}");
+    }
+
+    fn go_on(&mut self) {
+        self.stdin.write_all(b"\n").unwrap();
+    }
+}
+
+#[test]
+fn the_programs_exit_code_output_and_end_are_kept() {
+    let state = State::new();
+    let script = "echo out; printf 'one\\ntwo \\033[31m\\nthree' >&2; exit 7";
+    let output = state.outlive(&["run", "--name", "job", "--", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(output.stdout, b"out\n");
+    assert_eq!(output.stderr, b"one\ntwo \x1b[31m\nthree");
+    let last = state.last("job");
+    assert_eq!(last["name"], "job.run");
+    assert_eq!(last["program_end"]["fields"]["code"], 7);
+    let lines: Vec<_> = last["messages"].as_array().unwrap().iter().collect();
+    let lines: Vec<_> = lines.iter().map(|line| &line["fields"]["line"]).collect();
+    assert_eq!(lines, ["one", "two \x1b[31m", "three"]);
+    let usage = &last["program_usage"]["fields"];
+    assert!(usage["max_rss_kib"].as_u64().unwrap() > 100, "{usage}");
+    let text = state.stdout(&["last", "job"]);
+    assert!(text.contains("ended      exit code 7"), "{text}");
+    assert!(
+        text.contains("two \\u{1b}[31m") && !text.contains('\x1b'),
+        "{text}"
+    );
+    let start = &state.texts("job.run")[0];
+    assert!(
+        start.contains("program=sh arguments=-c echo out;"),
+        "{start}"
+    );
+}
+
+#[test]
+fn a_program_that_cannot_be_started_has_the_shells_exit_code() {
+    let state = State::new();
+    let missing = state.outlive(&["run", "--", "/nowhere/at-all"]);
+    assert_eq!(missing.status.code(), Some(127));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot start /nowhere/at-all"));
+    assert_eq!(
+        state.outlive(&["run", "--", "/etc/passwd"]).status.code(),
+        Some(126)
+    );
+    assert!(state.texts("at-all.run")[0].contains("failed: error=No such file"));
+    // The state cannot be made: the program does not run without its recorder.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
+    let output = command.args(["--state", "/proc/none", "run", "--", "echo", "ran"]);
+    let output = output.output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));
+}
+
+#[test]
+fn signals_are_passed_on_and_recorded() {
+    let state = State::new();
+    let script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done";
+    let mut run =
+        Run::spawn(&mut state.command(&["run", "--name", "job", "--", "sh", "-c", script]));
+    run.until("ready");
+    let pid = rustix::process::Pid::from_child(&run.supervisor);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(run.supervisor.wait().unwrap().code(), Some(9));
+    let texts = state.texts("job.run");
+    assert!(
+        texts
+            .iter()
+            .any(|text| text.contains("signal=15 name=SIGTERM")),
+        "{texts:?}"
+    );
+}
+
+#[test]
+fn a_program_with_a_recorder_takes_the_region_that_it_is_given() {
+    let state = State::new();
+    let args = role_args();
+    let mut command = state.command(&["run", "--name", "web", "--"]);
+    let output = command.args(&args).env(ROLE, "killed").output().unwrap();
+    assert_eq!(output.status.code(), Some(128 + 9));
+    let last = state.last("web");
+    assert_eq!(
+        (&last["name"], &last["verdict"]),
+        (&"web".into(), &"crash".into())
+    );
+    assert_eq!(last["run"]["version"], "1.2");
+    assert_eq!(last["open_spans"][0]["begin"]["event"], "request");
+    let end = &last["supervisor"]["program_end"]["fields"];
+    assert_eq!(
+        (&end["signal"], &end["signal_name"]),
+        (&9.into(), &"SIGKILL".into())
+    );
+    assert_eq!(last["supervisor"]["verdict"], "clean-exit");
+    let text = state.stdout(&["last", "web"]);
+    let (ended, span) = (
+        text.find("killed by signal 9 SIGKILL"),
+        text.find("http:request"),
+    );
+    assert!(ended.unwrap() < span.unwrap(), "{text}");
+
+    // The next run has both as generations, and what it left itself is nothing of the program's.
+    assert!(
+        state
+            .outlive(&["run", "--name", "web", "--", "true"])
+            .status
+            .success()
+    );
+    let kept = state.last(&state.kept("web"));
+    assert_eq!(kept["open_spans"], last["open_spans"]);
+    assert_eq!(kept["supervisor"]["name"], state.kept("web.run").as_str());
+    assert_eq!(
+        kept["supervisor"]["program_end"],
+        last["supervisor"]["program_end"]
+    );
+    assert_eq!(state.last("web")["name"], "web.run");
+    assert_eq!(state.texts("web").len(), 0);
+}
+
+/// A second process of the same program inherits the descriptor too, or at least its number.
+#[test]
+fn only_one_process_takes_the_region() {
+    let state = State::new();
+    let mut command = state.command(&["run", "--name", "web", "--"]);
+    let output = command
+        .args(role_args())
+        .env(ROLE, "starts-another")
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    // It could make no state folder of its own, and says so: it panics.
+    assert!(stdout.contains("second: Some(101)"), "{stdout}");
+    assert_eq!(state.texts("web"), ["opened: door=1"]);
+    assert_eq!(state.last("web")["verdict"], "clean-exit");
+}
+
+#[test]
+fn sigkill_of_the_supervisor_leaves_the_program_its_region() {
+    let state = State::new();
+    let mut command = state.command(&["run", "--no-stderr", "--name", "web", "--"]);
+    let mut run = Run::spawn(command.args(role_args()).env(ROLE, "outlives"));
+    run.until("opened");
+    run.supervisor.kill().unwrap();
+    run.supervisor.wait().unwrap();
+    run.go_on();
+    run.until("alone");
+    assert_eq!(state.texts("web"), ["opened: door=1", "alone: door=2"]);
+    assert!(state.stdout(&["ls"]).contains("web      still running"));
+    // What it records into is not taken from it.
+    let refused = state.outlive(&["run", "--name", "web", "--", "true"]);
+    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("in use") && said.contains("not started"),
+        "{said}"
+    );
+
+    run.go_on();
+    // Its end closes the pipe.
+    assert!(run.lines.all(|line| line.is_ok()));
+    assert!(
+        state
+            .outlive(&["run", "--name", "web", "--", "true"])
+            .status
+            .success()
+    );
+    let last = state.last(&state.kept("web"));
+    assert_eq!(last["verdict"], "crash");
+    assert_eq!(last["supervisor"]["verdict"], "crash", "{last}");
+    let kept = state.texts(&state.kept("web"));
+    assert_eq!(kept, ["opened: door=1", "alone: door=2"]);
+}
+
+#[test]
+fn a_kill_for_want_of_memory_is_told() {
+    let Some(group) = Group::new() else {
+        return;
+    };
+    let state = State::new();
+    // The shell goes into the group, so that its supervisor and that one's program are in it.
+    let script = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", group.0.display());
+    let outlive = env!("CARGO_BIN_EXE_outlive");
+    let path = state.path().to_str().unwrap();
+    let eater = "x=x; while :; do x=$x$x; done";
+    let output = Command::new("sh")
+        .args(["-c", &script, "sh", outlive, "--state", path])
+        .args(["run", "--name", "eater", "--", "sh", "-c", eater])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(128 + 9), "{output:?}");
+    let last = state.last("eater");
+    assert_eq!(last["program_end"]["fields"]["oom_kills"], 1, "{last}");
+    let text = state.stdout(&["last", "eater"]);
+    assert!(text.contains("1 killed for want of memory"), "{text}");
+}
+
+/// A control group with little memory.
+struct Group(PathBuf);
+
+impl Group {
+    fn new() -> Option<Self> {
+        let name = format!("outlive-run-{}", std::process::id());
+        for (root, limit) in [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ] {
+            let group = Self(Path::new(root).join(&name));
+            if std::fs::create_dir(&group.0).is_ok()
+                && std::fs::write(group.0.join(limit), "64M").is_ok()
+            {
+                return Some(group);
+            }
+        }
+        println!("oom: skipped: no control group with a memory limit can be made");
+        None
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}

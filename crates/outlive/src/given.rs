@@ -1,0 +1,263 @@
+//! A region that one process prepares, and another one records into.
+//!
+//! A supervisor makes the start for its program: it keeps what the run before left, lays out a fresh
+//! region, and hands its file over as an inherited descriptor. So the program needs no writable
+//! folder, no state, not even `/proc`. The environment names the descriptor and the region's run
+//! id, so that a descriptor that is something else by now is not taken for it.
+//!
+//! Of all processes that inherit both, the first that starts a recorder takes the region: it locks
+//! the file with a lock of its process (`F_SETLK`, fcntl(2)), which its forked children do not
+//! have, and changes the run record. One that comes later finds the lock or the changed record, and
+//! starts as if nothing was given. The lock lasts as long as the process, so a start that would
+//! keep the region of a program whose supervisor has died is refused.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use outlive_ring::extension::Layout;
+use outlive_ring::{LayoutError, RawMemory, Region, RunRecord, RunState};
+use outlive_trace::start::close_run;
+use outlive_trace::{Access, Generation, Mapping, StateLock, clock};
+
+use crate::Error;
+use crate::place::Own;
+
+/// `DESCRIPTOR:RUN-ID` in the program's environment.
+const VARIABLE: &str = "OUTLIVE_FD";
+/// Source of a run record whose region nobody has taken yet, before the giver's process id.
+const GIVEN: &str = "given by the supervisor with pid ";
+/// The same, when it was taken.
+const TAKEN: &str = "taken from the supervisor with pid ";
+
+/// A region for another process, made by [`Builder::give`](crate::Builder::give).
+///
+/// The process inherits [`descriptor`](Self::descriptor), made inheritable by the caller, and has
+/// [`environment`](Self::environment). Its recorder then takes the region. The state folder stays
+/// locked while this lives.
+///
+/// ```
+/// # let state = tempfile::tempdir().unwrap();
+/// let given = outlive::Recorder::builder("shop")
+/// #   .state(state.path())
+/// #   .backing(outlive::Backing::File)
+///     .give()?;
+/// let (name, value) = given.environment();
+/// let mut shop = std::process::Command::new("shop");
+/// shop.env(name, value);
+/// assert!(!given.was_taken());
+/// # Ok::<(), outlive::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "the region is closed when this is dropped and nobody has taken it"]
+pub struct Given {
+    file: File,
+    mapping: Mapping,
+    layout: Layout,
+    run: RunRecord,
+    kept: Option<Generation>,
+    _lock: StateLock,
+}
+
+impl Given {
+    pub(crate) fn new(own: Own, mut run: RunRecord) -> Result<Self, Error> {
+        let path = own.live.area.path().ok_or(Error::NotAFile)?.to_owned();
+        let region = own.live.lay_out()?;
+        run.sequence = 1;
+        run.source = format!("{GIVEN}{}", std::process::id());
+        let layout = *own.live.layout();
+        run.store(&layout, region.memory());
+        own.retire_old();
+        let open = || File::options().read(true).write(true).open(&path);
+        // Another open file than the one that has the area's lock, which ends here.
+        let file = open().map_err(Error::Given)?;
+        let len = layout.area_size();
+        let mapping = Mapping::of_file(&file, &path, len, Access::ReadWrite)?;
+        Ok(Self {
+            file,
+            mapping,
+            layout,
+            run,
+            kept: own.live.kept,
+            _lock: own.lock,
+        })
+    }
+
+    /// The descriptor that the process has to inherit. It is closed on `exec` unless the caller
+    /// changes that.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// The variable that the process needs in its environment, and its value.
+    #[must_use]
+    pub fn environment(&self) -> (&'static str, String) {
+        let descriptor = self.file.as_raw_fd();
+        (VARIABLE, format!("{descriptor}:{}", self.run.run_id))
+    }
+
+    /// What the run before left.
+    #[must_use]
+    pub fn previous(&self) -> Option<&Generation> {
+        self.kept.as_ref()
+    }
+
+    /// Whether a process has taken it.
+    #[must_use]
+    pub fn was_taken(&self) -> bool {
+        let now = RunRecord::load(&self.layout, &self.mapping);
+        now.is_none_or(|run| !run.source.starts_with(GIVEN))
+    }
+}
+
+impl Drop for Given {
+    /// Of a region that nobody has taken it cannot be said that its recorder died.
+    fn drop(&mut self) {
+        if !self.was_taken()
+            && let Some(memory) = self.mapping.memory_mut()
+        {
+            close_run(&mut self.run, &self.layout, &memory);
+        }
+    }
+}
+
+/// A region that was given to this process.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    file: File,
+    mapping: Mapping,
+    layout: Layout,
+    run: RunRecord,
+    path: Option<PathBuf>,
+}
+
+impl Taken {
+    /// Takes the region that the environment names. `None` if there is none, or another process has
+    /// it: then this one is on its own.
+    pub(crate) fn from_environment() -> Option<Self> {
+        let value = std::env::var(VARIABLE).ok()?;
+        let (descriptor, run_id) = value.split_once(':')?;
+        let file = adopt(descriptor.parse().ok()?)?;
+        match Self::take(&file, run_id) {
+            Some((mapping, layout, run)) => {
+                close_on_exec(&file);
+                Some(Self {
+                    path: path_of(&file),
+                    file,
+                    mapping,
+                    layout,
+                    run,
+                })
+            }
+            // It is not ours to close.
+            None => {
+                std::mem::forget(file);
+                None
+            }
+        }
+    }
+
+    fn take(file: &File, run_id: &str) -> Option<(Mapping, Layout, RunRecord)> {
+        let len = file.metadata().ok().filter(|m| m.is_file())?.len();
+        let path = Path::new(VARIABLE);
+        let mapping = Mapping::of_file(file, path, len, Access::ReadWrite).ok()?;
+        let layout = Layout::load(&mapping)?;
+        let is_given = |run: &RunRecord| {
+            run.run_id.to_string() == run_id
+                && run.state == RunState::Running
+                && run.source.starts_with(GIVEN)
+        };
+        // Looked at first: a file that is no region of ours is not touched.
+        RunRecord::load(&layout, &mapping).filter(is_given)?;
+        set_lock(file, libc::F_WRLCK).ok()?;
+        // Once more, under the lock.
+        let Some(mut run) = RunRecord::load(&layout, &mapping).filter(is_given) else {
+            let _ = set_lock(file, libc::F_UNLCK);
+            return None;
+        };
+        run.source = run.source.replace(GIVEN, TAKEN);
+        run.sequence += 1;
+        run.store(&layout, &mapping.memory_mut()?);
+        Some((mapping, layout, run))
+    }
+
+    /// The run record, with what this process is.
+    pub(crate) fn run(&self, program: &str, version: &str) -> RunRecord {
+        let now = clock::read();
+        RunRecord {
+            program: program.to_owned(),
+            version: version.to_owned(),
+            pid: std::process::id().cast_signed(),
+            pid_start_ticks: 0,
+            started_realtime_ns: now.realtime_ns,
+            started_monotonic_ns: now.monotonic_ns,
+            started_boottime_ns: now.boottime_ns,
+            ..self.run.clone()
+        }
+    }
+
+    pub(crate) fn lay_out(&self) -> Result<Region<RawMemory<'_>>, Error> {
+        let memory = self.mapping.memory_mut();
+        let memory = memory.ok_or(Error::Given(io::ErrorKind::PermissionDenied.into()))?;
+        // It was laid out a moment ago, and nothing was recorded: all stores are the same.
+        Region::format_over(memory, *self.layout.ring(), Some(self.layout))
+            .map_err(|error: LayoutError| Error::Given(io::Error::other(error)))
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn instance(&self) -> &str {
+        &self.run.instance
+    }
+
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// The file of an inherited descriptor, if it is open.
+fn adopt(descriptor: RawFd) -> Option<File> {
+    // SAFETY: takes two numbers; of a descriptor that is not open it says so.
+    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFD) };
+    // SAFETY: it is open. The supervisor opened it for us alone, so nobody else in this process
+    // closes it; if it is something else, whoever has opened it keeps it: it is forgotten then.
+    (flags >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor) }.into())
+}
+
+/// No program that this one starts inherits it.
+fn close_on_exec(file: &File) {
+    // SAFETY: takes three numbers.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
+/// Takes or gives back the lock of this process. It is lost when the process closes any descriptor
+/// of the file, which it does when the recorder ends.
+fn set_lock(file: &File, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: zero is a lock of the whole file.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    // SAFETY: the lock is as fcntl(2) wants it.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The file's name here, for the regions of forked children; `None` in a container that does not
+/// have the folder.
+fn path_of(file: &File) -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    let (there, here) = (path.metadata().ok()?, file.metadata().ok()?);
+    (there.dev() == here.dev() && there.ino() == here.ino()).then_some(path)
+}

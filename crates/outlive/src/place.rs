@@ -1,0 +1,100 @@
+//! Where a recorder's region lies: in the program's own state folder, or where its supervisor put
+//! it.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::Path;
+
+use outlive_ring::extension::Layout;
+use outlive_ring::{RawMemory, Region};
+use outlive_trace::retention::{self, Policy};
+use outlive_trace::{Generation, Live, StateDir, StateLock};
+
+use crate::Error;
+use crate::given::Taken;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Own(Box<Own>),
+    Given(Box<Taken>),
+}
+
+/// An instance in a state folder that this process has locked.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) state: StateDir,
+    pub(crate) lock: StateLock,
+    pub(crate) live: Live,
+    pub(crate) policy: Option<Policy>,
+}
+
+impl Own {
+    /// Removes the generations that are too many. That this fails is no reason not to record.
+    pub(crate) fn retire_old(&self) {
+        let Self { state, policy, .. } = self;
+        let now_ns = outlive_trace::clock::realtime_ns();
+        if let Ok(policy) = policy.map_or_else(|| Policy::default_for(state), Ok) {
+            let _ = retention::apply(state, &self.lock, &policy, now_ns);
+        }
+    }
+}
+
+impl Place {
+    /// Lays out a fresh region. What was there was kept.
+    pub(crate) fn lay_out(&self) -> Result<Region<RawMemory<'_>>, Error> {
+        match self {
+            Self::Own(own) => Ok(own.live.lay_out()?),
+            Self::Given(taken) => taken.lay_out(),
+        }
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        match self {
+            Self::Own(own) => own.live.layout(),
+            Self::Given(taken) => taken.layout(),
+        }
+    }
+
+    /// The instance's name.
+    pub(crate) fn instance(&self) -> &str {
+        match self {
+            Self::Own(own) => &own.live.instance.name,
+            Self::Given(taken) => taken.instance(),
+        }
+    }
+
+    /// The area's file, if it has a name here.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Own(own) => own.live.area.path(),
+            Self::Given(taken) => taken.path(),
+        }
+    }
+
+    /// The descriptors that hold the locks; -1 for none.
+    pub(crate) fn locks(&self) -> [RawFd; 2] {
+        match self {
+            Self::Own(own) => {
+                let area = own.live.area.descriptor();
+                let area = area.map_or(-1, |area| area.as_raw_fd());
+                [own.lock.as_fd().as_raw_fd(), area]
+            }
+            Self::Given(taken) => [taken.descriptor(), -1],
+        }
+    }
+
+    /// What the run before left, as far as this process made the start.
+    pub(crate) fn kept(&self) -> Option<&Generation> {
+        match self {
+            Self::Own(own) => own.live.kept.as_ref(),
+            Self::Given(_) => None,
+        }
+    }
+
+    /// Removes the generations that are too many, which of a given region is its giver's to do.
+    pub(crate) fn retire_old(&self) {
+        if let Self::Own(own) = self {
+            own.retire_old();
+        }
+    }
+}
