@@ -20,6 +20,9 @@ pub enum Error {
     /// There is something else where the output's folder is to be.
     #[error("{} is there already; remove it, or choose another name", .0.display())]
     IsThere(PathBuf),
+    /// Parts of the format say where others are, so that it is not written in one go.
+    #[error("{} is no file, and this format cannot be written into a pipe; give a file", .0.display())]
+    NeedsFile(PathBuf),
     /// A value cannot be written in this format.
     #[error("cannot write an event as JSON: {0}")]
     Json(#[from] serde_json::Error),

@@ -11,6 +11,7 @@ mod error;
 pub mod json;
 mod output;
 mod perfetto;
+mod trace_dat;
 
 use std::path::Path;
 
@@ -62,6 +63,20 @@ pub const FORMATS: &[Format] = &[
         about: "for ui.perfetto.dev and its trace processor",
         is_folder: false,
         exporter: &perfetto::Perfetto,
+    },
+    Format {
+        name: "trace.dat",
+        endings: &["dat"],
+        about: "trace-cmd, KernelShark",
+        is_folder: false,
+        exporter: &trace_dat::V7,
+    },
+    Format {
+        name: "trace.dat-v6",
+        endings: &[],
+        about: "the same for trace-cmd before 3.0",
+        is_folder: false,
+        exporter: &trace_dat::V6,
     },
 ];
 

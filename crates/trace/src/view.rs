@@ -12,6 +12,7 @@
 mod events;
 mod live;
 mod part;
+mod raw;
 mod snapshot;
 mod sources;
 mod wanted;
@@ -27,6 +28,7 @@ use outlive_ring::{Events, Hole, Missed, Page, PageSource, RunRecord};
 pub use self::events::{MergedEvents, ViewEvent};
 pub use self::live::LiveRegion;
 pub use self::part::Part;
+pub use self::raw::RawSubbuf;
 pub use self::sources::{MergedSources, NoCommonTime, Source, SourceEvent, Sources, Timeline};
 pub use self::wanted::Wanted;
 use crate::cmdline::TraceClock;

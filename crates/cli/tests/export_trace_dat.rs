@@ -1,0 +1,263 @@
+//! `trace.dat` as trace-cmd reads it, against what `show` says of the same regions.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{Unpacked, fixtures, outlive};
+use outlive::{Backing, Recorder, event};
+use tempfile::TempDir;
+
+/// What both tools say of an event, or that events are missing on a CPU.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Event {
+        task: String,
+        cpu: String,
+        micros: u64,
+        name: String,
+        text: String,
+    },
+    Lost {
+        cpu: String,
+        count: String,
+    },
+}
+
+impl Line {
+    /// `TASK-PID [CPU] FLAGS TIME: NAME: TEXT`; trace-cmd has no flags.
+    fn event(line: &str) -> Option<Self> {
+        let (task, rest) = line.split_once(" [")?;
+        let (cpu, rest) = rest.split_once(']')?;
+        let (before, rest) = rest.split_once(": ")?;
+        let time = before.split_whitespace().last()?;
+        let (name, text) = rest.trim().split_once(':').unwrap_or((rest.trim(), ""));
+        // What the kernel's text calls by the function that wrote it.
+        let (name, text) = match name {
+            "print" => ("tracing_mark_write", text.split_once(':')?.1),
+            _ => (name, text),
+        };
+        Some(Self::Event {
+            task: task.trim().to_owned(),
+            cpu: cpu.to_owned(),
+            micros: micros(time)?,
+            name: name.to_owned(),
+            // Pointers are shown with it or without.
+            text: text.replace("0x", "").trim().to_owned(),
+        })
+    }
+
+    /// `CPU:0 [LOST 5 EVENTS]`; trace-cmd: `CPU:0 [5 EVENTS DROPPED]`.
+    fn lost(line: &str) -> Option<Self> {
+        let (cpu, rest) = line.trim().strip_prefix("CPU:")?.split_once(' ')?;
+        let mut words = rest.split([' ', '[', ']']);
+        let count = words.find(|word| word.parse::<u64>().is_ok());
+        Some(Self::Lost {
+            cpu: cpu.to_owned(),
+            count: count.unwrap_or("?").to_owned(),
+        })
+    }
+
+    fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+
+    fn all(text: &[u8]) -> Vec<Self> {
+        let text = String::from_utf8_lossy(text);
+        let lines = text.lines().filter(|line| {
+            !line.starts_with('#') && !line.starts_with("cpus=") && !line.trim().is_empty()
+        });
+        lines
+            .map(|line| {
+                let read = Self::lost(line).or_else(|| Self::event(line));
+                read.unwrap_or_else(|| panic!("{line:?}"))
+            })
+            .collect()
+    }
+}
+
+/// Seconds with six digits or nine, rounded as the kernel rounds; nanoseconds, as trace-cmd has them
+/// for some clocks.
+fn micros(time: &str) -> Option<u64> {
+    let Some((seconds, fraction)) = time.split_once('.') else {
+        return Some((time.parse::<u64>().ok()? + 500) / 1000);
+    };
+    let nanos: u64 = format!("{fraction:0<9}").parse().ok()?;
+    Some(seconds.parse::<u64>().ok()? * 1_000_000 + (nanos + 500) / 1000)
+}
+
+fn trace_cmd(args: &[&str], file: &Path) -> Vec<u8> {
+    let output = Command::new("trace-cmd").args(args).arg(file).output();
+    let output = output.expect("trace-cmd is missing: `cargo xtask setup` installs it");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+    output.stdout
+}
+
+/// Exports to a file and returns it; the exit code tells whether something is missing.
+fn export(folder: &TempDir, args: &[&str], code: i32) -> std::path::PathBuf {
+    let out = folder.path().join("trace.dat");
+    let args = [&["export", "-o", out.to_str().unwrap()], args].concat();
+    let output = outlive(&args);
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    let valid = trace_cmd(&["dump", "-v", "-i"], &out);
+    assert!(String::from_utf8_lossy(&valid).contains("is a valid trace-cmd file"));
+    out
+}
+
+/// Exports and shows with the same arguments, and compares line by line. Returns the lines.
+fn assert_same(args: &[&str], code: i32) -> Vec<Line> {
+    let folder = TempDir::new().unwrap();
+    let shown = outlive(&[&["show"], args].concat());
+    assert!(shown.status.success(), "{shown:?}");
+    let mut shown = Line::all(&shown.stdout);
+    // What is missing is in the file also where `show` leaves the event behind it out.
+    let is_selected = args.contains(&"--event") || args.contains(&"--filter");
+    shown.retain(|line| !is_selected || !line.is_lost());
+    for format in ["trace.dat", "trace.dat-v6"] {
+        let file = export(&folder, &[args, &["--format", format]].concat(), code);
+        // Without plugins: they have texts of their own.
+        let mut reported = Line::all(&trace_cmd(&["report", "-N", "-t", "-i"], &file));
+        if is_selected {
+            reported.retain(|line| !line.is_lost());
+        }
+        for (number, (reported, shown)) in reported.iter().zip(&shown).enumerate() {
+            assert_eq!(reported, shown, "{format} line {number}");
+        }
+        assert_eq!(reported.len(), shown.len(), "{format}");
+    }
+    shown
+}
+
+fn assert_same_region(unpacked: &Unpacked, more: &[&str], code: i32) -> Vec<Line> {
+    let region = [&unpacked.region, "--formats", &unpacked.formats];
+    assert_same(&[&region, more].concat(), code)
+}
+
+const KERNELS: [&str; 2] = ["7.3.4-2cpu-1M", "6.12.107-2cpu-1M"];
+
+#[test]
+fn trace_cmd_reports_a_kernels_region_as_show_does() {
+    for kernel in KERNELS {
+        let lines = assert_same_region(&Unpacked::of_kernel(kernel), &[], 0);
+        assert!(lines.len() > 2000);
+    }
+}
+
+#[test]
+fn trace_cmd_reports_wrapped_and_half_read_regions_as_show_does() {
+    for region in [
+        "6.12.107-1cpu-wrapped-Reset",
+        "6.18.15-2cpu-read-Reset",
+        "7.2.13-2cpu-wrapped-Panic",
+        "7.3.4-4cpu-read-Panic",
+    ] {
+        let folder = TempDir::new().unwrap();
+        let archive = fixtures().join(format!("regions/{region}.tar.xz"));
+        let mut tar = Command::new("tar");
+        let unpacked = tar.arg("-xJf").arg(archive).arg("-C").arg(folder.path());
+        assert!(unpacked.status().unwrap().success());
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        assert_same(&[&path("region.bin"), "--formats", &path("events")], 0);
+    }
+}
+
+#[test]
+fn what_is_missing_of_a_damaged_region_is_said_at_its_place() {
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let mut bytes = std::fs::read(&unpacked.region).unwrap();
+    // Of some sub-buffers of the first CPU, the first record becomes padding without a length.
+    let middle = bytes.len() / 4 / 4096 * 4096;
+    for subbuf in 0..5 {
+        let record = middle + 3 * subbuf * 4096 + 16;
+        bytes[record..record + 4].copy_from_slice(&29_u32.to_le_bytes());
+    }
+    std::fs::write(&unpacked.region, bytes).unwrap();
+    let lines = assert_same_region(&unpacked, &[], 1);
+    let losses = |lines: &[Line]| lines.iter().filter(|line| line.is_lost()).count();
+    let lost = losses(&lines);
+    assert!(lost >= 5);
+    let folder = TempDir::new().unwrap();
+    let region = [&unpacked.region, "--formats", &unpacked.formats];
+    let selected = export(
+        &folder,
+        &[&region[..], &["--event", "sched_switch"]].concat(),
+        1,
+    );
+    let reported = Line::all(&trace_cmd(&["report", "-N", "-t", "-i"], &selected));
+    // Where there is none of them between two losses, they are one.
+    assert!((1..=lost).contains(&losses(&reported)));
+}
+
+#[test]
+fn selected_events_are_reported_as_show_does() {
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let all = assert_same_region(&unpacked, &[], 0).len();
+    for selection in [
+        &["--cpu", "1"][..],
+        &["--last", "3s"],
+        &["--event", "sched_switch"],
+        &["--filter", "common_pid > 100", "--cpu", "0"],
+        &["--last", "1500ms", "--filter", "prev_pid == 0"],
+    ] {
+        let lines = assert_same_region(&unpacked, selection, 0);
+        assert!((1..all).contains(&lines.len()), "{selection:?}");
+    }
+}
+
+/// A program's events lie in lanes, of which any thread takes one that is free: in the file each is
+/// under the CPU that it says it was written on.
+#[test]
+fn a_programs_events_are_under_the_cpus_that_wrote_them() {
+    let folder = TempDir::new().unwrap();
+    let state = folder.path().to_str().unwrap();
+    let recorder = Recorder::builder("shop")
+        .state(folder.path())
+        .backing(Backing::File)
+        .start()
+        .unwrap();
+    let write = |thread: u64| {
+        for number in 0..500_u64 {
+            event!(
+                "shop:order",
+                thread = thread,
+                number = number,
+                customer = "Ada"
+            );
+        }
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || write(thread));
+        }
+    });
+    drop(recorder);
+    let lines = assert_same(&["shop", "--state", state], 0);
+    assert_eq!(lines.len(), 2000);
+    assert_same(&["shop", "--state", state, "--filter", "number > 450"], 0);
+
+    // Beside a region with the same ids for other events, and with its own clock.
+    let again = TempDir::new().unwrap();
+    let file = export(&again, &["shop", "shop", "--state", state], 0);
+    let reported = trace_cmd(&["report", "-N", "-i"], &file);
+    let reported = String::from_utf8_lossy(&reported);
+    let of_shop = reported.lines().filter(|line| line.contains("shop:"));
+    assert_eq!(of_shop.count(), 4000);
+}
+
+#[test]
+fn a_pipe_is_refused() {
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let output = outlive(&[
+        "export",
+        &unpacked.region,
+        "-o",
+        "-",
+        "--format",
+        "trace.dat",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be written into a pipe"));
+}
