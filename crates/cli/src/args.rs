@@ -106,16 +106,25 @@ Example:
   outlive show backup --last 5s --event sched_switch
   outlive show backup --filter 'prev_prio < 100 && next_comm ~ \"kw*\"'
   outlive show boot_mapped --follow
+  outlive show shop boot_mapped --last 1s
   outlive show memory.bin --formats ./events
 
 A filter has == != < <= > >= & for numbers, == != ~ for texts in quotes (~ is a pattern), && || ! and
 parentheses; CPU, COMM, CPU & CPUS{0-3}, field.function == NAME. Events without such a field are not shown.
 
+Several regions are merged by the monotonic clock if they are of one boot, else by the wall clock; each line
+begins with the name of its region.
+
 A region of a kernel (a memory dump) has no event formats in it: give a copy of its tracefs events
 folder with --formats. printk_formats, saved_cmdlines and kallsyms are read from beside it.")]
 pub(crate) struct ShowArgs {
-    #[command(flatten)]
-    pub(crate) target: TargetArgs,
+    /// Instances (boot_mapped), backups (backup), generations (boot_mapped/12), or files; several are
+    /// merged by time
+    #[arg(value_name = "NAME|FILE", required = true)]
+    pub(crate) names: Vec<String>,
+    /// Formats for a region that a kernel wrote: a copy of tracefs' events folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) formats: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
     /// Wait for more events of a live instance

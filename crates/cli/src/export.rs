@@ -17,7 +17,7 @@ use crate::target::Target;
 pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
     let format = format(export)?;
     let selection = export.selection.selection()?;
-    let views = open(args, export)?;
+    let views = Target::open_all(args, &export.names, export.formats.as_deref())?;
     let sources = sources(&export.names, &views, &selection)?;
     let bar = progress_bar(sources.entries());
     let summary = outlive_export::write(format, &sources, &export.output, &mut |events| {
@@ -59,14 +59,6 @@ fn format(export: &ExportArgs) -> Result<&'static Format> {
             known.join(", ")
         )
     })
-}
-
-fn open(args: &Args, export: &ExportArgs) -> Result<Vec<View>> {
-    let views = export
-        .names
-        .iter()
-        .map(|name| Target::find(args, name)?.open(export.formats.as_deref()));
-    views.collect()
 }
 
 /// What is selected of each view.

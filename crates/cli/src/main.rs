@@ -21,6 +21,7 @@ mod kernel_instances;
 mod last;
 mod line;
 mod ls;
+mod merged;
 mod rm;
 mod run;
 mod show;

@@ -14,7 +14,7 @@ use outlive_trace::view::{View, ViewEvent, Wanted};
 use crate::args::{Args, SelectionArgs, ShowArgs};
 use crate::filter::FilterText;
 use crate::target::Target;
-use crate::{exit, follow};
+use crate::{exit, follow, merged};
 
 /// Sub-buffers that are made into text at a time: about a megabyte of text.
 const STRETCH: usize = 64;
@@ -131,12 +131,21 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
         json: show_args.json,
     };
     let out = std::io::stdout().lock();
-    let target = Target::find(args, &show_args.target.name)?;
+    let [name] = show_args.names.as_slice() else {
+        if show_args.follow {
+            bail!("--follow shows one instance at a time");
+        }
+        let formats = show_args.formats.as_deref();
+        let views = Target::open_all(args, &show_args.names, formats)?;
+        merged::show(&show_args.names, &views, &selection, look, out)?;
+        return Ok(exit::DONE);
+    };
+    let target = Target::find(args, name)?;
     if show_args.follow {
         follow::run(&target, &selection, look, out)?;
         return Ok(exit::DONE);
     }
-    let view = target.open(show_args.target.formats.as_deref())?;
+    let view = target.open(show_args.formats.as_deref())?;
     if !view.has_lanes() {
         selection.check_cpu(view.cpus.len())?;
     }

@@ -179,6 +179,18 @@ impl Target {
             })
     }
 
+    /// Finds and opens several, in their order.
+    pub(crate) fn open_all(
+        args: &Args,
+        names: &[String],
+        formats: Option<&Path>,
+    ) -> Result<Vec<View>> {
+        let views = names
+            .iter()
+            .map(|name| Self::find(args, name)?.open(formats));
+        views.collect()
+    }
+
     /// The generations of the instance `name`, newest first.
     pub(crate) fn generations(args: &Args, name: &str) -> Result<Vec<Self>> {
         let program = apps::of_instance(&state_path(args)?, name)?;

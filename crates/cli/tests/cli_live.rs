@@ -209,3 +209,44 @@ fn demo_shows_the_last_events_before_the_kill_and_leaves_nothing() {
     );
     assert_eq!(std::fs::read_dir(rig.folder.path()).unwrap().count(), 0);
 }
+
+/// The kernel sees a program start before its supervisor sees it end, and the supervisor sees it start
+/// before the kernel sees it end: both by the time that the program sleeps.
+#[test]
+fn a_supervised_program_and_the_kernel_are_shown_in_one_text() {
+    let Some(mut rig) = Rig::new("merged") else {
+        return;
+    };
+    rig.record();
+    let ran = rig.run(&[
+        "run",
+        "--name",
+        "job",
+        "--",
+        "sh",
+        "-c",
+        "sleep 0.05; exit 3",
+    ]);
+    assert_eq!(ran.status.code(), Some(3), "{ran:?}");
+    rig.end_recording();
+    let shown = rig.run(&["show", "boot_mapped", "job.run", "--json"]);
+    let json = String::from_utf8(shown.stdout).unwrap();
+    let events: Vec<serde_json::Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let at = |event: &str, pid: Option<&serde_json::Value>| {
+        let is_it =
+            |e: &serde_json::Value| e["event"] == event && pid.is_none_or(|p| e["pid"] == *p);
+        let place = events.iter().position(is_it);
+        place.unwrap_or_else(|| panic!("no {event} of {pid:?}"))
+    };
+    let (start, exit) = (at("start", None), at("exit", None));
+    let pid = &events[start]["fields"]["program_pid"];
+    assert!(at("sched_process_exec", Some(pid)) < exit);
+    assert!(start < at("sched_process_exit", Some(pid)));
+    assert!(events.is_sorted_by_key(|event| event["time"].as_u64().unwrap()));
+    for app in outlive_trace::apps::list(&rig.state_path()).unwrap() {
+        let _ = std::fs::remove_dir_all(format!("/dev/shm/outlive-{}", app.id()));
+    }
+}

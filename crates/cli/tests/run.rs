@@ -1,6 +1,7 @@
 //! `outlive run`: programs under a supervisor, and what is left when either is killed.
 
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
@@ -274,6 +275,38 @@ fn a_program_with_a_recorder_takes_the_region_that_it_is_given() {
     assert_eq!(state.texts("web").len(), 0);
 }
 
+/// The parent knows of the end after the program has recorded its last event.
+#[test]
+fn a_program_and_its_supervisor_are_shown_in_one_text() {
+    let state = State::new();
+    let mut command = state.command(&["run", "--name", "web", "--"]);
+    command
+        .args(role_args())
+        .env(ROLE, "killed")
+        .output()
+        .unwrap();
+    let text = state.stdout(&["show", "web", "web.run"]);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let at = |wanted: &str| lines.iter().position(|line| line.contains(wanted)).unwrap();
+    assert!(lines[at(": request: ")].starts_with("web     "), "{text}");
+    assert!(lines[at(": exit: ")].starts_with("web.run "), "{text}");
+    assert!(
+        at(": opened: ") < at(": request: ") && at(": request: ") < at(": exit: "),
+        "{text}"
+    );
+
+    let json = state.stdout(&["show", "web.run", "web", "--json"]);
+    let events: Vec<Value> = json
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(events.len(), lines.len());
+    assert!(events.is_sorted_by_key(|event| event["time"].as_u64().unwrap()));
+    assert!(events.iter().any(|event| event["source"] == "web"));
+    let refused = state.outlive(&["show", "web", "web.run", "--follow"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("one instance at a time"));
+}
+
 /// A second process of the same program inherits the descriptor too, or at least its number.
 #[test]
 fn only_one_process_takes_the_region() {
@@ -326,6 +359,44 @@ fn sigkill_of_the_supervisor_leaves_the_program_its_region() {
     assert_eq!(last["supervisor"]["verdict"], "crash", "{last}");
     let kept = state.texts(&state.kept("web"));
     assert_eq!(kept, ["opened: door=1", "alone: door=2"]);
+}
+
+/// Nothing of it needs root.
+#[test]
+fn anybody_may_run_a_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = folder.path().join("outlive");
+    std::fs::copy(env!("CARGO_BIN_EXE_outlive"), &binary).unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let state = folder.path().join("state");
+    let nobody = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command
+            .args([&binary, Path::new("--state"), &state])
+            .args(args);
+        command.output()
+    };
+    let Ok(output) = nobody(&[
+        "run",
+        "--name",
+        "job",
+        "--",
+        "sh",
+        "-c",
+        "id -u; kill -9 $$",
+    ]) else {
+        return println!("nobody: skipped: no setpriv");
+    };
+    assert_eq!(output.status.code(), Some(128 + 9), "{output:?}");
+    assert_eq!(output.stdout, b"65534\n");
+    let last = String::from_utf8(nobody(&["last", "job"]).unwrap().stdout).unwrap();
+    assert!(last.contains("killed by signal 9 SIGKILL"), "{last}");
+    // Theirs, so this test may not open it as a state of its own.
+    for app in ["job", "job.run"] {
+        let id = std::fs::read_to_string(state.join("apps").join(app).join("id")).unwrap();
+        std::fs::remove_dir_all(format!("/dev/shm/outlive-{}", id.trim())).unwrap();
+    }
 }
 
 #[test]

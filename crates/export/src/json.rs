@@ -6,7 +6,7 @@ use std::path::Path;
 
 use outlive_event::{Catalog, Value};
 use outlive_ring::Missed;
-use outlive_trace::view::{Sources, ViewEvent};
+use outlive_trace::view::{SourceEvent, Sources, ViewEvent};
 use serde_json::{Map, Value as Json, json};
 
 use crate::{Error, Exporter, Result, Summary};
@@ -29,15 +29,8 @@ impl Exporter for JsonLines {
         let mut line = Vec::new();
         let mut events = sources.events();
         while let Some(next) = events.next_event() {
-            let source = &sources.sources()[next.source];
-            let mut object = object(&source.view.catalog, &next.event);
-            if sources.sources().len() > 1 {
-                object.insert("source".into(), source.name.as_str().into());
-                object.insert("time".into(), next.time.into());
-            }
             line.clear();
-            serde_json::to_writer(&mut line, &object)?;
-            line.push(b'\n');
+            write_merged(&mut line, sources, &next)?;
             let written = writer.write_all(&line);
             written.map_err(Error::io("write", out))?;
             summary.count(&next.event, progress);
@@ -58,6 +51,28 @@ pub fn write(
     event: &ViewEvent<'_>,
 ) -> serde_json::Result<()> {
     serde_json::to_writer(&mut *out, &object(catalog, event))?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// Appends the object of an event of one of several regions, and a line end: with the `source` and
+/// the common `time`.
+///
+/// # Errors
+///
+/// None that a vector has; the writer's.
+pub fn write_merged(
+    out: &mut Vec<u8>,
+    sources: &Sources<'_>,
+    next: &SourceEvent<'_>,
+) -> serde_json::Result<()> {
+    let source = &sources.sources()[next.source];
+    let mut object = object(&source.view.catalog, &next.event);
+    if sources.sources().len() > 1 {
+        object.insert("source".into(), source.name.as_str().into());
+        object.insert("time".into(), next.time.into());
+    }
+    serde_json::to_writer(&mut *out, &object)?;
     out.push(b'\n');
     Ok(())
 }

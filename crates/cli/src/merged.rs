@@ -1,0 +1,132 @@
+//! `show` of several regions: their events in one text, in the order of a common clock.
+
+use std::io::{BufWriter, Write};
+
+use anyhow::Result;
+use outlive_event::{Formatter, HeaderCounts};
+use outlive_export::json;
+use outlive_ring::Missed;
+use outlive_trace::view::{SourceEvent, Sources, Timeline, View};
+
+use crate::boot::say;
+use crate::export;
+use crate::show::{Look, Selection};
+
+/// Prints the selected events of the regions `names`. Times are those of the common clock.
+pub(crate) fn show(
+    names: &[String],
+    views: &[View],
+    selection: &Selection,
+    look: Look,
+    out: impl Write,
+) -> Result<()> {
+    let sources = export::sources(names, views, selection)?;
+    if sources.timeline() == Timeline::Realtime {
+        say!("these regions are of different boots: times are those of the wall clock");
+    }
+    let since = since(&sources, selection);
+    let lines = MergedLines::new(&sources, look);
+    let mut out = BufWriter::new(out);
+    if !look.json {
+        lines.write_header(&mut out)?;
+    }
+    let mut line = Vec::new();
+    let mut events = sources.events();
+    while let Some(next) = events.next_event() {
+        if next.time < since {
+            continue;
+        }
+        line.clear();
+        match look.json {
+            true => json::write_merged(&mut line, &sources, &next)?,
+            false => lines.push(&mut line, &next),
+        }
+        out.write_all(&line)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// The common time from which on events are shown: the last part of all regions together.
+fn since(sources: &Sources<'_>, selection: &Selection) -> u64 {
+    let Some(last) = selection.last else {
+        return 0;
+    };
+    let ends = sources.sources().iter().zip(0..);
+    let ends = ends.filter_map(|(s, i)| Some(sources.time(i, s.view.recorded_until()?)));
+    let last = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
+    ends.max().unwrap_or(0).saturating_sub(last)
+}
+
+/// Makes events into lines that begin with the name of their region.
+struct MergedLines<'s> {
+    sources: &'s Sources<'s>,
+    formatters: Vec<Formatter<'s>>,
+    /// Columns of the names.
+    width: usize,
+}
+
+impl<'s> MergedLines<'s> {
+    fn new(sources: &'s Sources<'s>, look: Look) -> Self {
+        let formatters = sources.sources().iter().map(|source| {
+            let clock = match sources.timeline() {
+                Timeline::Trace => source.view.clock(),
+                // Nanoseconds.
+                Timeline::Monotonic | Timeline::Realtime => "mono",
+            };
+            Formatter::new(&source.view.catalog, look.options(clock))
+        });
+        let widths = sources.sources().iter().map(|s| s.name.chars().count());
+        Self {
+            formatters: formatters.collect(),
+            width: widths.max().unwrap_or(0),
+            sources,
+        }
+    }
+
+    fn write_header(&self, out: &mut impl Write) -> Result<()> {
+        let Some(formatter) = self.formatters.first() else {
+            return Ok(());
+        };
+        let views = || self.sources.sources().iter().map(|source| source.view);
+        let counts = HeaderCounts {
+            entries: self.sources.entries(),
+            written: views().map(|view| view.entries() + view.overrun()).sum(),
+            cpus: views()
+                .map(|view| view.cpus.len() as u32)
+                .max()
+                .unwrap_or(0),
+        };
+        let mut text = Vec::new();
+        formatter.header(&mut text, &counts);
+        // Its drawing moves to the right by the columns of the names.
+        for line in String::from_utf8_lossy(&text).lines() {
+            match line.strip_prefix("#  ") {
+                Some(drawing) => writeln!(out, "#{:1$}  {drawing}", "", self.width + 1)?,
+                None => writeln!(out, "{line}")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends an event, and before it what was lost there.
+    fn push(&self, out: &mut Vec<u8>, next: &SourceEvent<'_>) {
+        let event = &next.event;
+        let formatter = &self.formatters[next.source];
+        let mut text = Vec::new();
+        if let Some(missed) = event.missed {
+            let count = match missed {
+                Missed::Events(events) => Some(events),
+                Missed::Unknown => None,
+            };
+            formatter.lost_events(&mut text, event.buffer, count);
+        }
+        let time = self.sources.time(next.source, event.text_time_stamp);
+        formatter.record(&mut text, event.cpu, time, event.payload);
+        let name = &self.sources.sources()[next.source].name;
+        let prefix = format!("{name:width$} ", width = self.width);
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            out.extend_from_slice(prefix.as_bytes());
+            out.extend_from_slice(line);
+        }
+    }
+}
