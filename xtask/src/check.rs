@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::capi;
 use crate::run::{cargo, has_program, run};
 
 pub(crate) fn check() -> Result<()> {
@@ -21,6 +22,7 @@ pub(crate) fn check() -> Result<()> {
         "outlive-ring",
         "--no-default-features",
     ]))?;
+    capi::check_header()?;
     if !has_program("cargo-deny") {
         run(&mut cargo(&[
             "install",

@@ -1,6 +1,7 @@
 //! Development actions: `cargo xtask` lists them.
 
 mod bench;
+mod capi;
 mod check;
 mod checked;
 mod fuzz;
@@ -22,6 +23,8 @@ cargo xtask ACTION
   kill-storm  10,000 kills of a recording program, at random instants: kill-storm [KILLS]
   fuzz    each fuzz target for a while: fuzz [SECONDS]
   vm      real kernels in QEMU: list, fetch, matrix, damage [--record], loss, backup-time
+  capi    builds and installs the C library: capi PREFIX
+  header  makes its header again, crates/capi/include/outlive.h, which check compares
   golden  rewrites the expected outputs of the golden tests; look at the diff
   setup   installs what the tests and benches need (Debian and Python packages)
 ";
@@ -37,6 +40,8 @@ fn main() -> Result<()> {
         Some("bench") => bench::bench(&rest),
         Some("kill-storm") => kill_storm::kill_storm(&rest),
         Some("fuzz") => fuzz::fuzz(&rest),
+        Some("capi") => capi::capi(&rest),
+        Some("header") => capi::header(),
         Some("golden") => test::golden(),
         Some("vm") => vm::vm(&rest),
         Some("setup") => setup::setup(),

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::run::{has_program, root, run};
 
 /// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 13] = [
     ("trace-cmd", "trace-cmd"),
     ("perf", "linux-perf"),
     ("stress-ng", "stress-ng"),
@@ -20,6 +20,7 @@ const NEEDED: [(&str, &str); 12] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("babeltrace2", "babeltrace2"),
     ("python3", "python3-venv"),
+    ("gcc", "gcc"),
 ];
 
 pub(crate) fn setup() -> Result<()> {

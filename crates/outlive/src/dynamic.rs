@@ -198,6 +198,16 @@ impl Fields<'_> {
         true
     }
 
+    /// Sets a text to these bytes, UTF-8 or not.
+    #[inline]
+    pub fn put_text(&mut self, index: usize, text: &[u8]) -> bool {
+        if self.event.types.get(index) != Some(&FieldType::Text) {
+            return false;
+        }
+        self.put_dynamic(self.event.offsets[index], text);
+        true
+    }
+
     /// Sets a text to what is formatted, which need not be in memory at once.
     #[inline]
     pub fn format(&mut self, index: usize, text: fmt::Arguments<'_>) -> bool {

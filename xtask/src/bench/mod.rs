@@ -55,9 +55,12 @@ pub(crate) fn bench(names: &[String]) -> Result<()> {
 
 /// The command that is measured.
 pub(crate) fn outlive() -> Command {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Command::new(target.join("release/outlive"))
+    Command::new(target().join("release/outlive"))
+}
+
+/// Where Cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// A folder that is removed when it is dropped.
