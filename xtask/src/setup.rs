@@ -1,5 +1,6 @@
 //! `setup`: what the tests and benches need beside Rust.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -29,11 +30,14 @@ pub(crate) fn setup() -> Result<()> {
 }
 
 fn packages() -> Result<()> {
-    let missing: Vec<&str> = NEEDED
+    let mut missing: Vec<&str> = NEEDED
         .iter()
         .filter(|(program, _)| !has_program(program))
         .map(|&(_, package)| package)
         .collect();
+    if !Path::new("/usr/lib/python3/dist-packages/bt2").exists() {
+        missing.push("python3-bt2");
+    }
     if missing.is_empty() {
         return Ok(());
     }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod csv;
+mod ctf;
 mod error;
 pub mod json;
 mod output;
@@ -77,6 +78,20 @@ pub const FORMATS: &[Format] = &[
         about: "the same for trace-cmd before 3.0",
         is_folder: false,
         exporter: &trace_dat::V6,
+    },
+    Format {
+        name: "ctf",
+        endings: &["ctf"],
+        about: "a folder in the Common Trace Format 1.8, for babeltrace2 and Trace Compass",
+        is_folder: true,
+        exporter: &ctf::Ctf::V1,
+    },
+    Format {
+        name: "ctf2",
+        endings: &["ctf2"],
+        about: "a folder in the Common Trace Format 2",
+        is_folder: true,
+        exporter: &ctf::Ctf::V2,
     },
 ];
 
