@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Show(ShowArgs),
     Export(ExportArgs),
     Run(RunArgs),
+    Sql(SqlArgs),
     Last(LastArgs),
     Info(InfoArgs),
     Check(CheckArgs),
@@ -181,6 +182,35 @@ pub(crate) struct ExportArgs {
     pub(crate) format: Option<&'static Format>,
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
+    /// Formats for a region that a kernel wrote: a copy of tracefs' events folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) formats: Option<PathBuf>,
+}
+
+/// Ask regions in SQL
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive sql 'SELECT next_comm, count(*) FROM sched_switch GROUP BY 1 ORDER BY 2 DESC LIMIT 5' backup
+  outlive sql 'SELECT task, max(dur) FROM wakeup_latency GROUP BY task' boot_mapped/11 boot_mapped/12 --csv
+  outlive sql 'SELECT * FROM gaps(20000000)' backup --json
+  outlive sql backup < statements.sql
+
+A table per event (sched_switch), with its fields; events, with the text of show; task_states,
+wakeup_latency, cpu_time, handlers, spans, gaps(BOUND), tasks, holes, runs. `SELECT * FROM tables` and
+`SELECT * FROM columns` list them. ts is the trace clock's, wall nanoseconds since 1970. Nothing can be
+changed, and no file opened.")]
+pub(crate) struct SqlArgs {
+    /// The statement; without one, statements are read from standard input. Then instances
+    /// (boot_mapped), backups (backup), generations (boot_mapped/12), or files
+    #[arg(value_name = "STATEMENT] [NAME|FILE", required = true)]
+    pub(crate) statement_and_names: Vec<String>,
+    /// One JSON object per row
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) json: bool,
+    /// Comma-separated values, names first
+    #[arg(long)]
+    pub(crate) csv: bool,
     /// Formats for a region that a kernel wrote: a copy of tracefs' events folder
     #[arg(long, value_name = "DIR")]
     pub(crate) formats: Option<PathBuf>,

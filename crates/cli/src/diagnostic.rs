@@ -93,8 +93,8 @@ fn without_c1(text: &str) -> String {
     text.replace(|c| ('\u{80}'..='\u{9f}').contains(&c), "·")
 }
 
-/// `text` with control characters spelled out: a command line may be anybody's.
-fn visible(text: &str) -> String {
+/// `text` with control characters spelled out: a command line, and a region, may be anybody's.
+pub(crate) fn visible(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
         if c.is_control() {
             out.extend(c.escape_default());

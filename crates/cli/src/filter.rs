@@ -22,9 +22,16 @@ pub(crate) struct FilterText {
     filter: Filter,
 }
 
-/// A mistake in an expression, shown with its place.
+/// A mistake in an expression or a statement, shown with its place.
 #[derive(Debug)]
 pub(crate) struct Mistake(String);
+
+impl Mistake {
+    /// Shows a mistake in `text`, which is from `origin`.
+    pub(crate) fn shown(origin: &str, text: &str, diagnostic: Diagnostic) -> Self {
+        Self(diagnostic::render(origin, text, &[diagnostic]))
+    }
+}
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,7 +103,7 @@ fn shown(text: &str, error: &FilterError, catalog: Option<&Catalog>) -> Mistake 
         }
         other => mark(&other.to_string()),
     };
-    Mistake(diagnostic::render(ORIGIN, text, &[diagnostic]))
+    Mistake::shown(ORIGIN, text, diagnostic)
 }
 
 fn near_field<'c>(name: &str, catalog: Option<&'c Catalog>) -> Option<&'c str> {

@@ -25,6 +25,7 @@ mod merged;
 mod rm;
 mod run;
 mod show;
+mod sql;
 mod summary;
 mod switch;
 mod target;
@@ -95,6 +96,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Show(show) => show::run(args, show),
         Command::Export(export) => export::run(args, export),
         Command::Run(program) => Ok(run::run(args, program)),
+        Command::Sql(sql) => sql::run(args, sql),
         Command::Last(last) => last::run(args, last),
         Command::Info(info) => info::run(args, info),
         Command::Check(check) => check::run(args, check),

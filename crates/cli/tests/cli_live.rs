@@ -250,3 +250,32 @@ fn a_supervised_program_and_the_kernel_are_shown_in_one_text() {
         let _ = std::fs::remove_dir_all(format!("/dev/shm/outlive-{}", app.id()));
     }
 }
+
+/// `sql` answers while the recorder writes; afterwards it counts what `show` prints.
+#[test]
+fn sql_over_a_real_recording_counts_what_show_prints() {
+    let Some(mut rig) = Rig::new("sql_over_a_real_recording_counts_what_show_prints") else {
+        return;
+    };
+    rig.record();
+    let count = |rig: &Rig| -> usize {
+        let statement = "SELECT count(*) FROM sched_switch WHERE prev_pid >= 0";
+        let output = rig.run(&["sql", statement, "boot_mapped", "--csv"]);
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().nth(1).unwrap().parse().unwrap()
+    };
+    make_switches(Duration::from_millis(100));
+    assert!(count(&rig) > 0);
+    rig.end_recording();
+    let shown = rig.run(&["show", "boot_mapped", "--event", "sched_switch"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert_eq!(count(&rig), events(&shown).len());
+    let statement = "SELECT count(*) FROM wakeup_latency WHERE dur >= 0 AND task IS NOT NULL";
+    let output = rig.run(&["sql", statement, "boot_mapped", "--csv"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.lines().nth(1).unwrap().parse::<u64>().unwrap() > 0,
+        "{text}"
+    );
+}

@@ -40,6 +40,7 @@ pub mod failpoint;
 pub mod generation;
 pub mod harvest;
 pub mod host;
+pub mod intervals;
 mod iomem;
 mod lock;
 mod mapping;

@@ -269,6 +269,14 @@ impl View {
         MergedEvents::new(self, self.selected(cpu), (from, end), only_cpu)
     }
 
+    /// As [`View::events_between`], and the events before `from` that share a sub-buffer with it: their
+    /// true time, which is never before that in the text, may be `from` or later.
+    #[must_use]
+    pub fn events_around(&self, cpu: Option<u32>, from: u64, end: Option<u64>) -> MergedEvents<'_> {
+        let only_cpu = cpu.filter(|_| self.has_lanes());
+        MergedEvents::around(self, self.selected(cpu), (from, end), only_cpu)
+    }
+
     /// Cuts the time from `from` on into stretches of about `subbufs` sub-buffers each: where each
     /// begins. The events of the stretches, one after the other, are all events.
     #[must_use]

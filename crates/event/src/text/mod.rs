@@ -175,8 +175,9 @@ impl<'a> Formatter<'a> {
         push_padded(out, us % 1_000_000, 6, b'0');
     }
 
-    /// The event's text; that of an ordinary event with its line end.
-    fn text(&self, out: &mut Vec<u8>, payload: &[u8]) {
+    /// Appends what stands behind the time of a record's line: its event's text, that of an ordinary
+    /// event with its line end.
+    pub fn text(&self, out: &mut Vec<u8>, payload: &[u8]) {
         if payload.len() < ENTRY_HEADER_SIZE {
             out.extend_from_slice(b"[record of ");
             push_u64(out, payload.len() as u64);

@@ -42,7 +42,20 @@ impl<'v> MergedEvents<'v> {
         range: (u64, Option<u64>),
         only_cpu: Option<u32>,
     ) -> Self {
-        let (from, end) = range;
+        let mut events = Self::around(view, cpus, range, only_cpu);
+        for stream in &mut events.streams {
+            stream.skip_before(range.0);
+        }
+        events
+    }
+
+    /// As [`MergedEvents::new`], and what shares a sub-buffer with the first of them.
+    pub(super) fn around(
+        view: &'v View,
+        cpus: impl Iterator<Item = &'v ViewCpu>,
+        (from, end): (u64, Option<u64>),
+        only_cpu: Option<u32>,
+    ) -> Self {
         Self {
             streams: cpus.map(|cpu| CpuStream::new(view, cpu, from)).collect(),
             end,
@@ -123,14 +136,15 @@ impl<'v> CpuStream<'v> {
             next: None,
         };
         stream.advance();
-        while stream
-            .next
-            .is_some_and(|event| event.text_time_stamp < from)
-        {
-            stream.next = None;
-            stream.advance();
-        }
         stream
+    }
+
+    /// Leaves out what the text shows before `from`.
+    fn skip_before(&mut self, from: u64) {
+        while self.next.is_some_and(|event| event.text_time_stamp < from) {
+            self.next = None;
+            self.advance();
+        }
     }
 
     /// The event that was decoded ahead.
