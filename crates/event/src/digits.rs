@@ -1,4 +1,7 @@
-//! Writing numbers as text into a `Vec<u8>`, without `core::fmt`.
+//! Writing numbers and short texts into a `Vec<u8>`, without `core::fmt`.
+//!
+//! A copy of a length that is known when this is compiled is a few stores, any other one a call: so
+//! short texts are appended with what lies behind them, and cut ([`push_start`]).
 
 const PAIRS: [[u8; 2]; 100] = pairs();
 
@@ -12,19 +15,30 @@ const fn pairs() -> [[u8; 2]; 100] {
     table
 }
 
+/// Appends the first `len` bytes of `text`.
+#[inline]
+pub(crate) fn push_start<const N: usize>(out: &mut Vec<u8>, text: &[u8; N], len: usize) {
+    let end = out.len() + len;
+    out.extend_from_slice(text);
+    out.truncate(end);
+}
+
 /// Digits of one number, filled from the end; long enough for 64 bits in octal.
 pub(crate) struct Digits {
-    bytes: [u8; 24],
+    /// The digits end in the middle, so that as many bytes as a number may have follow its first digit.
+    bytes: [u8; 2 * MAX_DIGITS],
     start: usize,
 }
+
+const MAX_DIGITS: usize = 24;
 
 impl Digits {
     /// `value` in decimal.
     #[inline]
     pub(crate) fn decimal(mut value: u64) -> Self {
         let mut this = Self {
-            bytes: [b'0'; 24],
-            start: 24,
+            bytes: [b'0'; 2 * MAX_DIGITS],
+            start: MAX_DIGITS,
         };
         while value >= 100 {
             let pair = PAIRS[(value % 100) as usize];
@@ -45,8 +59,8 @@ impl Digits {
     /// `value` in base `1 << shift` with the given digits.
     pub(crate) fn power_of_two(mut value: u64, shift: u32, alphabet: &[u8; 16]) -> Self {
         let mut this = Self {
-            bytes: [b'0'; 24],
-            start: 24,
+            bytes: [b'0'; 2 * MAX_DIGITS],
+            start: MAX_DIGITS,
         };
         let mask = (1u64 << shift) - 1;
         loop {
@@ -62,7 +76,16 @@ impl Digits {
     /// The digits, without leading zeros.
     #[inline]
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.start..MAX_DIGITS]
+    }
+
+    /// Appends them.
+    #[inline]
+    pub(crate) fn push(&self, out: &mut Vec<u8>) {
+        match self.bytes[self.start..].first_chunk::<MAX_DIGITS>() {
+            Some(text) => push_start(out, text, MAX_DIGITS - self.start),
+            None => out.extend_from_slice(self.as_bytes()),
+        }
     }
 }
 
@@ -78,7 +101,7 @@ pub(crate) fn push_u64(out: &mut Vec<u8>, value: u64) {
         out.push(b'0' + value as u8);
         return;
     }
-    out.extend_from_slice(Digits::decimal(value).as_bytes());
+    Digits::decimal(value).push(out);
 }
 
 /// Appends `value` in decimal with its sign.
@@ -92,7 +115,7 @@ pub(crate) fn push_i64(out: &mut Vec<u8>, value: i64) {
 
 /// Appends `value` in lower case hex without prefix.
 pub(crate) fn push_hex(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(Digits::power_of_two(value, 4, LOWER).as_bytes());
+    Digits::power_of_two(value, 4, LOWER).push(out);
 }
 
 /// Appends `value` as `0x..`.
@@ -111,15 +134,17 @@ pub(crate) fn push_hex_byte(out: &mut Vec<u8>, byte: u8, alphabet: &[u8; 16]) {
 #[inline]
 pub(crate) fn push_padded(out: &mut Vec<u8>, value: u64, width: usize, fill: u8) {
     let digits = Digits::decimal(value);
-    let digits = digits.as_bytes();
-    push_fill(out, width.saturating_sub(digits.len()), fill);
-    out.extend_from_slice(digits);
+    push_fill(out, width.saturating_sub(digits.as_bytes().len()), fill);
+    digits.push(out);
 }
 
 /// Appends `count` times `fill`.
 #[inline]
 pub(crate) fn push_fill(out: &mut Vec<u8>, count: usize, fill: u8) {
-    out.resize(out.len() + count, fill);
+    match count {
+        0..=16 => push_start(out, &[fill; 16], count),
+        _ => out.resize(out.len() + count, fill),
+    }
 }
 
 #[cfg(test)]

@@ -80,13 +80,38 @@ pub(crate) fn dynamic(record: &[u8], offset: usize, is_relative: bool) -> &[u8] 
 /// `bytes` up to the first NUL.
 #[inline]
 pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
-    let len = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    // Task names are of 16 bytes: their first zero is found without a loop.
+    let len = match bytes.first_chunk().filter(|_| bytes.len() == 16) {
+        Some(&name) => first_zero(u128::from_le_bytes(name)),
+        None => bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len()),
+    };
     &bytes[..len]
+}
+
+/// The place of the first zero byte; 16 if there is none.
+#[inline]
+fn first_zero(bytes: u128) -> usize {
+    const ONES: u128 = u128::from_le_bytes([1; 16]);
+    // Bit 7 of each zero byte up to the first; behind it, of others too.
+    let zeros = bytes.wrapping_sub(ONES) & !bytes & (ONES << 7);
+    zeros.trailing_zeros() as usize / 8
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_zero_of_a_name_ends_it() {
+        for len in 0..=16 {
+            let mut name = [0x80; 16];
+            name[len..].fill(0);
+            if let Some(behind) = name.get_mut(len + 1) {
+                *behind = 1;
+            }
+            assert_eq!(until_nul(&name).len(), len, "{name:?}");
+        }
+    }
 
     #[test]
     fn what_is_not_there_reads_as_zero_or_empty() {

@@ -54,7 +54,13 @@ impl Tasks {
     #[inline]
     #[must_use]
     pub fn comm(&self, pid: i32) -> Option<&[u8]> {
-        self.comms.get(&pid).map(|name| until_nul(name))
+        self.padded_comm(pid).map(|name| until_nul(name))
+    }
+
+    /// The name of `pid`, padded with NULs.
+    #[inline]
+    pub(crate) fn padded_comm(&self, pid: i32) -> Option<&[u8; COMM_SIZE]> {
+        self.comms.get(&pid)
     }
 
     /// Notes that thread `pid` belongs to the group `tgid`.

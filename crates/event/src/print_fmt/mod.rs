@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use crate::catalog::Catalog;
 use crate::ctype::IntType;
-use crate::digits::{Digits, LOWER, push_fill, push_i64, push_u64};
+use crate::digits::{Digits, LOWER, push_fill, push_i64, push_start, push_u64};
 use crate::error::{NotEvaluated, Reason};
 use crate::format::EventFormat;
 use crate::pointer::{BytesKind, PointerKind, SymbolStyle};
@@ -35,11 +35,16 @@ pub struct Program {
     steps: Vec<Step>,
 }
 
+/// Bytes of a text that is appended without a call.
+const SHORT: usize = 16;
+
 /// One step of a [`Program`]: what it appends.
 #[derive(Debug)]
 enum Step {
     /// Fixed text.
     Literal(Box<[u8]>),
+    /// Short fixed text: its bytes, filled with zeros, and its length.
+    ShortLiteral([u8; SHORT], u8),
     /// A word of the record in plain decimal, the commonest conversion.
     Decimal { offset: u32, ty: IntType },
     /// A fixed character array of the record as a plain string, the next commonest.
@@ -137,9 +142,21 @@ impl Program {
 }
 
 impl Step {
+    fn literal(text: Box<[u8]>) -> Self {
+        let mut short = [0; SHORT];
+        match short.get_mut(..text.len()) {
+            Some(start) => {
+                start.copy_from_slice(&text);
+                Self::ShortLiteral(short, text.len() as u8)
+            }
+            None => Self::Literal(text),
+        }
+    }
+
     #[inline]
     fn run(&self, out: &mut Vec<u8>, record: &[u8], catalog: &Catalog) {
         match self {
+            Self::ShortLiteral(text, len) => push_start(out, text, usize::from(*len)),
             Self::Literal(text) => out.extend_from_slice(text),
             Self::Decimal { offset, ty } => {
                 let value = record::load(record, *offset as usize, *ty);
@@ -151,7 +168,11 @@ impl Step {
             }
             Self::FixedStr { offset, len } => {
                 let bytes = record::slice(record, *offset as usize, *len as usize);
-                out.extend_from_slice(record::until_nul(bytes));
+                let text = record::until_nul(bytes);
+                match bytes.first_chunk::<SHORT>() {
+                    Some(chunk) if text.len() <= SHORT => push_start(out, chunk, text.len()),
+                    _ => out.extend_from_slice(text),
+                }
             }
             _ => self.run_rare(out, record, catalog),
         }
@@ -195,7 +216,10 @@ impl Step {
                 let width = layout.resolve(record).width;
                 kind.push(out, data.bytes(record), width);
             }
-            Self::Literal(_) | Self::Decimal { .. } | Self::FixedStr { .. } => {}
+            Self::Literal(_)
+            | Self::ShortLiteral(..)
+            | Self::Decimal { .. }
+            | Self::FixedStr { .. } => {}
         }
     }
 }
@@ -213,7 +237,7 @@ fn finish(out: &mut Vec<u8>, record: &[u8], layout: &LayoutOf, push: impl FnOnce
 pub(crate) fn push_address(out: &mut Vec<u8>, address: u64) {
     let digits = Digits::power_of_two(address, 4, LOWER);
     push_fill(out, 16 - digits.as_bytes().len(), b'0');
-    out.extend_from_slice(digits.as_bytes());
+    digits.push(out);
 }
 
 /// Compiles the `print fmt` of `event`. `value_of` knows the values of names, as
@@ -239,7 +263,7 @@ pub(crate) fn compile(
     let mut steps = Vec::new();
     for piece in pieces {
         steps.push(match piece {
-            Piece::Literal(text) => Step::Literal(text.into()),
+            Piece::Literal(text) => Step::literal(text.into()),
             Piece::Spec(spec) => arguments.step(spec)?,
         });
     }
@@ -368,7 +392,7 @@ fn text_step(text: Text, layout: LayoutOf) -> Step {
             place: Place::Fixed { offset, len },
             ..
         }) if layout.is_plain() => Step::FixedStr { offset, len },
-        Text::Literal(text) if layout.is_plain() => Step::Literal(text),
+        Text::Literal(text) if layout.is_plain() => Step::literal(text),
         text => Step::Text { text, layout },
     }
 }

@@ -10,9 +10,10 @@ mod static_events;
 
 pub use header::HeaderCounts;
 
+use crate::COMM_SIZE;
 use crate::catalog::Catalog;
 use crate::ctype::IntType;
-use crate::digits::{push_fill, push_i64, push_padded, push_u64};
+use crate::digits::{push_fill, push_i64, push_padded, push_start, push_u64};
 use crate::format::EventFormat;
 use crate::raw_fields;
 use crate::record::{self, ENTRY_HEADER_SIZE};
@@ -134,9 +135,9 @@ impl<'a> Formatter<'a> {
 
     /// `comm-pid`, the name right and the pid left aligned, and the thread group if wanted.
     fn push_task(&self, out: &mut Vec<u8>, pid: i32) {
-        let comm = self.comm(pid);
-        push_fill(out, 16usize.saturating_sub(comm.len()), b' ');
-        out.extend_from_slice(comm);
+        let (comm, len) = self.comm(pid);
+        push_fill(out, COMM_SIZE - len, b' ');
+        push_start(out, comm, len);
         out.push(b'-');
         let start = out.len();
         push_i64(out, i64::from(pid));
@@ -155,13 +156,17 @@ impl<'a> Formatter<'a> {
         out.push(b')');
     }
 
-    /// The name of a task as the kernel shows it.
-    fn comm(&self, pid: i32) -> &'a [u8] {
-        match pid {
-            0 => b"<idle>",
-            ..0 => b"<XXX>",
-            _ => self.catalog.tasks().comm(pid).unwrap_or(b"<...>"),
-        }
+    /// The name of a task as the kernel shows it, and its length.
+    fn comm(&self, pid: i32) -> (&'a [u8; COMM_SIZE], usize) {
+        const IDLE: &[u8; COMM_SIZE] = b"<idle>\0\0\0\0\0\0\0\0\0\0";
+        const NEGATIVE: &[u8; COMM_SIZE] = b"<XXX>\0\0\0\0\0\0\0\0\0\0\0";
+        const UNKNOWN: &[u8; COMM_SIZE] = b"<...>\0\0\0\0\0\0\0\0\0\0\0";
+        let comm = match pid {
+            0 => IDLE,
+            ..0 => NEGATIVE,
+            _ => self.catalog.tasks().padded_comm(pid).unwrap_or(UNKNOWN),
+        };
+        (comm, record::until_nul(comm).len())
     }
 
     /// Seconds and microseconds, rounded to the nearest; or the bare number.

@@ -6,7 +6,7 @@
 use super::{Formatter, binary_print};
 use crate::catalog::Symbols;
 use crate::ctype::IntType;
-use crate::digits::{push_hex, push_padded, push_u64};
+use crate::digits::{push_hex, push_padded, push_start, push_u64};
 use crate::format::{EventFormat, Field};
 use crate::pointer::{SymbolStyle, push_hex_bytes};
 use crate::print_fmt::push_address;
@@ -97,7 +97,8 @@ impl Formatter<'_> {
         out.extend_from_slice(b"] ");
         task(out, int(12), byte(22), byte(23));
         out.push(b' ');
-        out.extend_from_slice(self.comm(int(12) as i32));
+        let (comm, len) = self.comm(int(12) as i32);
+        push_start(out, comm, len);
     }
 
     /// `<stack trace>` and a line per caller; the stack ends at its size or at an address of
