@@ -85,7 +85,7 @@ pub enum Kind {
     VirtioPmem,
     /// A device-DAX node on legacy persistent memory.
     DeviceDax,
-    /// A file on ext4 on a disk, written back every [`FLUSH`]: memory that does not outlive the machine.
+    /// A file on ext4 on a disk, written back every 200 ms: memory that does not outlive the machine.
     Disk,
 }
 
