@@ -98,6 +98,9 @@ pub(crate) struct BootArgs {
     /// Age of generations to keep [default: any]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) keep_age: Option<Duration>,
+    /// Only events of this process and of what it starts, until standard input ends: for `run`
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) event_pid: Option<u32>,
 }
 
 /// Show events as the kernel's trace file does
@@ -259,6 +262,7 @@ Example:
   outlive run -- ./server --port 8080
   outlive run --name web -- python3 -m http.server
   outlive last web
+  outlive run --sched -- make; outlive show make.run make.sched
 
 A program with the outlive crate records into a region that it is given as an open descriptor (OUTLIVE_FD):
 it needs no writable folder. Start, standard error, signals, resource usage and end are events of the
@@ -272,6 +276,9 @@ pub(crate) struct RunArgs {
     /// Bytes of the ring that the program is given (K, M, G)
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_size)]
     pub(crate) size: u64,
+    /// Record the program's scheduler events too, as NAME.sched: needs root
+    #[arg(long)]
+    pub(crate) sched: bool,
     /// Leave the program's standard error alone: it is not kept
     #[arg(long)]
     pub(crate) no_stderr: bool,

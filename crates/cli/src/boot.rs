@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -47,6 +47,9 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    if boot.event_pid.is_some() {
+        stop_with_stdin(Arc::clone(&stop));
     }
     let line = Line::read(&boot.line)?;
     let mut parsed = line.parse();
@@ -113,6 +116,15 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
     let has_failed = by_kernel.has_failed;
     recording.run(started, by_kernel, &stop)?;
     Ok(if has_failed { exit::FAILED } else { exit::DONE })
+}
+
+/// Stops the recording when standard input ends, because who wanted it has.
+fn stop_with_stdin(stop: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        // Relaxed: the flag carries no data with it.
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 /// An area of the options that no instance of the command line has.
@@ -264,7 +276,12 @@ impl Recording<'_> {
             let prepared = self
                 .capture(live)
                 .prepare(self.tracefs, &instances, region, &mut run);
-            let (host, sink) = match prepared {
+            let limited = prepared.and_then(|(host, sink)| {
+                let pid = self.boot.event_pid;
+                pid.map_or(Ok(()), |pid| host.set_event_pid(pid))?;
+                Ok((host, sink))
+            });
+            let (host, sink) = match limited {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     remove_all(hosts);

@@ -44,6 +44,20 @@ impl State {
         serde_json::from_str(&self.stdout(&["last", name, "--json"])).unwrap()
     }
 
+    /// What is left in the kernel of the recorders of scheduler events.
+    fn hosts(&self) -> Vec<String> {
+        let tracefs = outlive_kernel::Tracefs::find().unwrap();
+        let states = outlive_trace::apps::list(self.path()).unwrap();
+        let ids = states
+            .iter()
+            .map(|s| u64::from_str_radix(s.id(), 16).unwrap());
+        let instances = ids.map(|id| {
+            let instances = outlive_kernel::Instances::new(&tracefs, outlive_kernel::StateId(id));
+            instances.list().unwrap()
+        });
+        instances.flatten().map(|name| name.to_string()).collect()
+    }
+
     /// The only generation of an instance.
     fn kept(&self, instance: &str) -> String {
         let listed = self.stdout(&["ls"]);
@@ -359,6 +373,73 @@ fn sigkill_of_the_supervisor_leaves_the_program_its_region() {
     assert_eq!(last["supervisor"]["verdict"], "crash", "{last}");
     let kept = state.texts(&state.kept("web"));
     assert_eq!(kept, ["opened: door=1", "alone: door=2"]);
+}
+
+/// A host instance with the events of one program: skipped where there is no tracefs for us.
+#[test]
+fn the_programs_scheduler_events_are_recorded_and_no_others() {
+    if let Err(error) = outlive_kernel::Tracefs::find() {
+        return println!("sched: skipped: {error}");
+    }
+    let state = State::new();
+    let script = "sleep 0.02; exit 4";
+    let args = ["run", "--sched", "--name", "job", "--", "sh", "-c", script];
+    let output = state.outlive(&args);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let json = state.stdout(&["show", "job.run", "job.sched", "--json"]);
+    let events: Vec<Value> = json
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let find = |event: &'static str| events.iter().filter(move |e| e["event"] == event);
+    let start = find("start").next().unwrap();
+    let (supervisor, program) = (&start["pid"], &start["fields"]["program_pid"]);
+    let of_program = |event: &'static str| find(event).filter(|e| e["pid"] == *program).count();
+    assert_eq!(of_program("sched_process_exit"), 1);
+    assert!(of_program("sched_process_exec") == 1 && of_program("sched_switch") > 0);
+    // The shell's child is in it, and what has to do with neither is not.
+    let mut tasks = vec![supervisor, program];
+    for fork in find("sched_process_fork") {
+        tasks.push(&fork["fields"]["child_pid"]);
+    }
+    assert!(tasks.len() > 3, "{tasks:?}");
+    let is_of = |event: &Value, fields: &[&str]| {
+        tasks.contains(&&event["pid"])
+            || fields.iter().any(|f| tasks.contains(&&event["fields"][f]))
+    };
+    for event in &events {
+        let fields = ["prev_pid", "next_pid", "pid", "child_pid"];
+        assert!(is_of(event, &fields), "{event}");
+    }
+    // The recorder has ended, and has left nothing in the kernel.
+    assert_eq!(state.last("job.sched")["verdict"], "clean-exit");
+    assert!(state.hosts().is_empty(), "{:?}", state.hosts());
+}
+
+#[test]
+fn the_scheduler_recorder_ends_with_a_supervisor_that_is_killed() {
+    if let Err(error) = outlive_kernel::Tracefs::find() {
+        return println!("sched: skipped: {error}");
+    }
+    let state = State::new();
+    let script = "echo ready; read line";
+    let args = ["run", "--sched", "--name", "job", "--", "sh", "-c", script];
+    let mut run = Run::spawn(&mut state.command(&args));
+    run.until("ready");
+    run.supervisor.kill().unwrap();
+    run.supervisor.wait().unwrap();
+    let sched = outlive_trace::apps::of_instance(state.path(), "job.sched");
+    let sched = sched.unwrap().unwrap();
+    while sched.is_locked().unwrap() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(state.last("job.sched")["verdict"], "clean-exit");
+    assert!(
+        state
+            .stdout(&["show", "job.sched"])
+            .contains("sched_process_exec")
+    );
+    assert!(state.hosts().is_empty(), "{:?}", state.hosts());
 }
 
 /// Nothing of it needs root.

@@ -150,6 +150,15 @@ impl Instance {
         result.map_err(|e| if e.is_not_found() { unknown() } else { e })
     }
 
+    /// Records only events of the task `pid`, and of the tasks that it and they start from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_event_pid(&self, pid: u32) -> Result<(), Error> {
+        self.set_option("event-fork", true)?;
+        self.write("set_event_pid", &pid.to_string())
+    }
+
     /// Disables all events in this instance.
     ///
     /// # Errors

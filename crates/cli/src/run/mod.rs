@@ -6,6 +6,7 @@
 //! the next start of the same name, whoever of the two was killed.
 
 mod oom;
+mod sched;
 mod signals;
 mod stderr;
 
@@ -19,6 +20,7 @@ use outlive::{Given, Recorder, event};
 use rustix::io::FdFlags;
 
 use self::oom::OomKills;
+use self::sched::Sched;
 use self::signals::Signals;
 use self::stderr::Stderr;
 use crate::args::{Args, RunArgs};
@@ -62,10 +64,11 @@ fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
         .size(RING_BYTES)
         .lanes(LANES)
         .no_panic_hook()
-        .version(env!("CARGO_PKG_VERSION"))
         .program(&program)
         .start()
         .with_context(|| format!("cannot record {name}{SUPERVISOR}"))?;
+    let sched = run.sched.then(|| Sched::begin(&state, &name, run.size));
+    let sched = sched.transpose()?;
     let oom_kills = OomKills::begin();
     let signals = Signals::begin()?;
     let code = match spawn(run, &given) {
@@ -83,6 +86,9 @@ fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
             }
         }
     };
+    if let Some(sched) = sched {
+        sched.finish()?;
+    }
     drop(recorder);
     drop(given);
     Ok(code)
