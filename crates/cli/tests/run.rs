@@ -218,6 +218,11 @@ fn a_program_that_cannot_be_started_has_the_shells_exit_code() {
         Some(126)
     );
     assert!(state.texts("at-all.run")[0].contains("failed: error=No such file"));
+    let last = state.stdout(&["last", "at-all"]);
+    assert!(
+        last.contains("ended      never started: No such file"),
+        "{last}"
+    );
     // The state cannot be made: the program does not run without its recorder.
     let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
     let output = command.args(["--state", "/proc/none", "run", "--", "echo", "ran"]);

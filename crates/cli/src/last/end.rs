@@ -10,6 +10,7 @@ use super::kept::{Kept, Recent};
 use super::roles::{Role, Roles};
 use super::spans::{Span, Spans};
 use super::tasks::Tasks;
+use crate::run::SUPERVISOR;
 use crate::summary;
 
 /// A time without any event that is worth telling: recorders give a sign of life each second.
@@ -138,7 +139,8 @@ impl<'v> End<'v> {
 
     /// Whether a supervisor wrote it: `outlive run`.
     pub(super) fn is_of_supervisor(&self) -> bool {
-        self.view.catalog.find_event("run", "start").is_some()
+        let run = self.view.run.as_ref();
+        run.is_some_and(|run| run.instance.ends_with(SUPERVISOR))
     }
 
     /// What the groups of last events are those of.

@@ -16,7 +16,7 @@ pub(super) enum Role<'c> {
     Panic,
     /// A line that the kernel, or the program, has said.
     Message,
-    /// The end of the program that a supervisor ran.
+    /// The end of the program that a supervisor ran, or that it could not be started.
     ProgramEnd,
     /// What that program took.
     ProgramUsage,
@@ -69,7 +69,7 @@ fn role(event: &EventFormat) -> Option<Role<'_>> {
         ("outlive", "panic") => Some(Role::Panic),
         ("printk", "console") => Some(Role::Message),
         ("run", "stderr") => Some(Role::Message),
-        ("run", "exit") => Some(Role::ProgramEnd),
+        ("run", "exit" | "failed") => Some(Role::ProgramEnd),
         ("run", "usage") => Some(Role::ProgramUsage),
         ("sched", "sched_switch") => Some(Role::Switch(Switch {
             prev_pid: field("prev_pid")?,

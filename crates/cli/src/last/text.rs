@@ -96,10 +96,17 @@ impl Text<'_, '_> {
         let Some(exit) = &end.program_end else {
             let why = match end.verdict {
                 Verdict::StillRunning => "the program runs",
-                _ => "not known: the supervisor died before the program, or could not start it",
+                _ => "not known: the supervisor died before the program",
             };
             return line(out, "ended", why);
         };
+        if let Some(error) = self.field(exit, "error") {
+            return line(
+                out,
+                "ended",
+                format_args!("never started: {}", clean(&error)),
+            );
+        }
         let number = |name| {
             self.field(exit, name)
                 .and_then(|text| text.parse::<i64>().ok())

@@ -73,9 +73,13 @@ fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
     let signals = Signals::begin()?;
     let code = match spawn(run, &given) {
         Ok(mut child) => {
-            let status = watch(&mut child, signals)?;
-            record_end(child.id(), status, oom_kills.so_far());
-            code_of(status)
+            // From here on the program's exit code is what counts: what fails is said.
+            if let Some(status) = watch(&mut child, signals) {
+                record_end(child.id(), status, oom_kills.so_far());
+                code_of(status)
+            } else {
+                NO_RECORDING
+            }
         }
         Err(error) => {
             event!("run:failed", error = error.to_string());
@@ -86,9 +90,10 @@ fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
             }
         }
     };
-    if let Some(sched) = sched {
-        sched.finish()?;
-    }
+    said(
+        sched.map_or(Ok(()), Sched::finish),
+        "record scheduler events",
+    );
     drop(recorder);
     drop(given);
     Ok(code)
@@ -123,14 +128,22 @@ fn spawn(run: &RunArgs, given: &Given) -> io::Result<Child> {
 }
 
 /// Passes on what the program says and what it is sent, until it has ended.
-fn watch(child: &mut Child, signals: Signals) -> io::Result<ExitStatus> {
-    let stderr = child.stderr.take().map(Stderr::begin).transpose()?;
-    signals.forward_to(child)?;
-    let status = child.wait()?;
+fn watch(child: &mut Child, signals: Signals) -> Option<ExitStatus> {
+    let stderr = child.stderr.take().map(Stderr::begin).transpose();
+    let stderr = said(stderr, "read the program's standard error").flatten();
+    said(signals.forward_to(child), "pass signals on");
+    let status = said(child.wait(), "wait for the program");
     if let Some(stderr) = stderr {
         stderr.finish();
     }
-    Ok(status)
+    status
+}
+
+/// The result, or what cannot be done is said.
+fn said<T, E: std::fmt::Display>(result: Result<T, E>, what: &str) -> Option<T> {
+    result
+        .inspect_err(|error| say!("cannot {what}: {error}"))
+        .ok()
 }
 
 fn record_end(pid: u32, status: ExitStatus, oom_kills: Option<u64>) {

@@ -68,7 +68,9 @@ impl Sched {
     /// Ends it: it takes the last events.
     pub(super) fn finish(mut self) -> Result<()> {
         drop(self.recorder.stdin.take());
-        self.recorder.wait()?;
-        Ok(())
+        match self.recorder.wait()? {
+            status if status.success() => Ok(()),
+            status => bail!("their recorder ended with {status}"),
+        }
     }
 }
