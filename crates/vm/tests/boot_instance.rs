@@ -14,7 +14,8 @@ use tempfile::TempDir;
 /// What every script can say.
 ///
 /// `start` runs the recorder and waits until it has said that the kernel records; `die STEP` lets it be
-/// killed at a step; `work` and `fill` make events, and `crash` says last which work there was; `look` saves what there is of generations.
+/// killed at a step; `work` and `fill` make events, and `hush` or `crash` says last which work there was;
+/// `look` saves what there is of generations.
 const FUNCTIONS: &str = "\
 mkdir -p /state /out
 mount -t ext4 /dev/vda /state || echo no disk > /dev/console
@@ -51,9 +52,11 @@ look() {
   outlive check backup --json > /out/check.json
   outlive info backup > /out/info
 }
+mark() { echo \"worked in boot $worked\" > $I/boot_mapped/trace_marker; }
+hush() { mark; worked=; echo 0 > $I/boot_mapped/tracing_on; }
 crash() {
   sync; save
-  [ -z \"$worked\" ] || echo \"worked in boot $worked\" > $I/boot_mapped/trace_marker
+  [ -z \"$worked\" ] || mark
   echo c > /proc/sysrq-trigger
 }
 ";
@@ -65,6 +68,7 @@ struct Rig {
     cmdline: String,
     /// The line that outlive is given.
     line: String,
+    has_kaslr: bool,
 }
 
 impl Rig {
@@ -87,6 +91,7 @@ impl Rig {
             disk,
             cmdline: cmdline.to_owned(),
             line: line.to_owned(),
+            has_kaslr: false,
         })
     }
 
@@ -103,6 +108,10 @@ impl Rig {
             .script(&format!("line='{}'", self.line))
             .script(FUNCTIONS)
             .script(script);
+        let boot = match self.has_kaslr {
+            true => boot.with_kaslr(),
+            false => boot,
+        };
         self.machine.boot(&boot).unwrap()
     }
 }
@@ -148,6 +157,13 @@ fn assert_is_what_the_kernel_said(outcome: &Outcome) {
         let entries = stats.lines().next().unwrap();
         let ours = format!("entries: {}", check["cpus"][cpu]["entries"]);
         assert_eq!(ours, entries, "CPU {cpu}");
+    }
+}
+
+/// Takes what the kernel said in one boot for what it said in another.
+fn take_kernels_word(from: &Outcome, to: &Outcome) {
+    for name in ["kernel.trace", "kernel.stats0", "kernel.stats1"] {
+        std::fs::copy(from.results().join(name), to.results().join(name)).unwrap();
     }
 }
 
@@ -314,14 +330,7 @@ fn instance_of_6_12() {
     panicked(&second);
     let third = rig.boot("start 1; look; work 3; stop 1; crash");
     panicked(&third);
-    std::fs::copy(
-        second.results().join("kernel.trace"),
-        third.results().join("kernel.trace"),
-    )
-    .unwrap();
-    for stats in ["kernel.stats0", "kernel.stats1"] {
-        std::fs::copy(second.results().join(stats), third.results().join(stats)).unwrap();
-    }
+    take_kernels_word(&second, &third);
     assert_is_what_the_kernel_said(&third);
     let fourth = rig.boot("kernel_says boot_mapped; start 1; look; stop 1");
     assert_is_what_the_kernel_said(&fourth);
@@ -332,4 +341,81 @@ fn instance_of_6_12() {
         "{}",
         fourth.text("ls").unwrap()
     );
+}
+
+/// By address, where the kernel lets nobody map it, and with the kernel elsewhere at each boot. The
+/// kernel's own word is that of the boot that recorded.
+const BY_ADDRESS: &str = "memmap=2M$0x10000000 trace_instance=boot_mapped^traceoff@0x10000000:2M";
+const BY_ADDRESS_LINE: &str = "trace_instance=boot_mapped@0x10000000:2M,sched \
+                               trace_instance=backup=boot_mapped";
+
+#[test]
+fn instance_by_address_is_kept_although_the_kernel_moved() {
+    let Some(mut rig) = Rig::new("6.18.15", BY_ADDRESS, BY_ADDRESS_LINE) else {
+        return;
+    };
+    rig.has_kaslr = true;
+    let first = rig.boot("start 1; work 1; hush; kernel_says boot_mapped; crash");
+    panicked(&first);
+    let second = rig.boot("start 1; look; grep ' _stext$' /proc/kallsyms > /out/stext; stop 1");
+    take_kernels_word(&first, &second);
+    assert_is_what_the_kernel_said(&second);
+    assert!(second.text("show").unwrap().contains("worked in boot 1"));
+    assert_eq!(generations(&second).len(), 1);
+}
+
+/// Its events have other numbers there: the recording's own formats tell what they are.
+#[test]
+fn instance_of_7_3_is_kept_by_7_2() {
+    let Some(mut rig) = Rig::new("7.3.4", BY_ADDRESS, BY_ADDRESS_LINE) else {
+        return;
+    };
+    let first = rig.boot("start 1; work 1; hush; kernel_says boot_mapped; crash");
+    panicked(&first);
+    rig.machine.set_kernel(Kernel::pinned("7.2.13").unwrap());
+    let second = rig.boot("start 1; look; stop 1");
+    take_kernels_word(&first, &second);
+    assert_is_what_the_kernel_said(&second);
+    assert!(second.text("show").unwrap().contains("worked in boot 1"));
+    assert_eq!(generations(&second).len(), 1);
+}
+
+/// What outlive recorded into memory that was set aside, with its extension carved from the end: a kernel
+/// that is told what `outlive info` says attaches it and shows the same.
+#[test]
+fn kernel_attaches_what_outlive_boot_recorded() {
+    let memory = "memmap=4M$0x10000000";
+    let line = "trace_instance=boot_mapped@0x10000000:4M,sched trace_instance=backup=boot_mapped";
+    let Some(mut rig) = Rig::new("7.3.4", memory, line) else {
+        return;
+    };
+    let first = rig.boot(
+        "outlive boot \"$line\" 2> /tmp/log & recorder=$!
+         until grep -q ': recording' /tmp/log; do sleep 0.1; done
+         for i in 1 2 3 4 5 6 7 8; do ls -R /sys/kernel/tracing/options > /dev/null & sleep 0.1; done
+         kill $recorder; wait $recorder
+         outlive show boot_mapped > /out/show
+         outlive check boot_mapped --json > /out/check.json
+         outlive info boot_mapped > /out/info",
+    );
+    let info = first.text("info").unwrap();
+    let place = info
+        .lines()
+        .find_map(|line| line.split_once("attaches the ring as "));
+    let (_, place) = place.unwrap_or_else(|| panic!("{info}"));
+    rig.cmdline = format!("{memory} trace_instance=ours{place}");
+    let second = rig.boot("kernel_says ours; dmesg > /out/dmesg");
+    let dmesg = second.text("dmesg").unwrap();
+    let attached = dmesg.matches("is from previous boot!").count();
+    assert_eq!(attached, 2, "{dmesg}");
+    let kernel = events(&second.text("kernel.trace").unwrap());
+    let ours = events(&first.text("show").unwrap());
+    assert!(ours.len() > 500, "{info}");
+    assert_eq!(kernel, ours);
+    let check: Value = serde_json::from_str(&first.text("check.json").unwrap()).unwrap();
+    for cpu in 0..2 {
+        let stats = second.text(&format!("kernel.stats{cpu}")).unwrap();
+        let entries = format!("entries: {}\n", check["cpus"][cpu]["entries"]);
+        assert!(stats.starts_with(&entries), "{entries}{stats}");
+    }
 }
