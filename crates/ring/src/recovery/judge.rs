@@ -12,7 +12,7 @@
 
 use super::{Page, PageSource, Reason, Recovery, prefetch_subbuf};
 use crate::Memory;
-use crate::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
+use crate::layout::{RegionFormat, SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
 use crate::seal::{Seal, checksum_of};
 use crate::subbuf::{self, BadRecord, Commit, DROPPED, Summary};
 
@@ -70,7 +70,7 @@ impl<'a, M: Memory> Judge<'a, M> {
             subbuf,
             offset,
             time_stamp: self.memory.load_u64(offset),
-            commit: Commit(self.memory.load_u64(offset + 8)),
+            commit: self.commit(offset + 8),
         };
         let layout = self.region.extension.as_ref();
         match layout.and_then(|layout| Seal::load(layout, self.memory, self.cpu, subbuf)) {
@@ -80,6 +80,15 @@ impl<'a, M: Memory> Judge<'a, M> {
                 None => self.by_open_seal(header, &seal, role),
             },
         }
+    }
+
+    /// Linux 6.12 to 6.14 look at the lower half of a commit word alone (seen with 6.12.107).
+    fn commit(&self, offset: usize) -> Commit {
+        let word = self.memory.load_u64(offset);
+        Commit(match self.region.geometry.format() {
+            RegionFormat::V6_12 => word & u64::from(u32::MAX),
+            RegionFormat::V6_16 | RegionFormat::V7_2Inject => word,
+        })
     }
 
     fn by_closed_seal(&mut self, header: Header, seal: &Seal, crc: u32) -> Judged {

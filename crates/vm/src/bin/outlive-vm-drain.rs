@@ -2,7 +2,8 @@
 //! begins with PREFIX to `/out/INSTANCE/cpuN.FILE` (`trace_pipe`: all CPUs' to `/out/INSTANCE/trace_pipe`), and notes in `/out/INSTANCE/done` that all were read.
 //!
 //! It never waits for events, and cuts off a text that does not end. An older kernel may loop on a damaged buffer and
-//! never come back: each instance has a process of its own, which is left behind then.
+//! never come back: each instance has a process of its own, which is left behind then. It fails at the first such
+//! one: the kernel is of no use to the others any more.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, Read, Write};
@@ -17,7 +18,7 @@ use outlive_vm::damage::TRACE_LIMIT;
 const O_NONBLOCK: i32 = 0x800;
 /// More pages than a test's region has.
 const RAW_LIMIT: usize = 4096 * 1024;
-/// One instance takes a tenth of a second under emulation.
+/// One instance takes a tenth of a second under emulation, some seconds where much else runs.
 const PATIENCE: Duration = Duration::from_secs(20);
 const INSTANCES: &str = "/sys/kernel/tracing/instances";
 
@@ -41,7 +42,10 @@ fn drain_all(prefix: &str, files: &[String]) -> std::io::Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         let mut child = command.arg("--one").arg(&*name).args(files).spawn()?;
         let until = Instant::now() + PATIENCE;
-        while child.try_wait()?.is_none() && Instant::now() < until {
+        while child.try_wait()?.is_none() {
+            if Instant::now() > until {
+                return Err(Error::other(format!("{name}: reading does not come back")));
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::base::Base;
 use super::draft::Damage;
 use super::edit::apply;
 use super::outcome::Outcome;
-use crate::boot::last_lines;
+use crate::boot::{INIT_MARK, last_lines};
 use crate::{Boot, End, Error, Kernel, Machine};
 
 const MIB: u64 = 1 << 20;
@@ -18,8 +18,10 @@ const MIB: u64 = 1 << 20;
 const FIRST: u64 = 320 * MIB;
 /// The texts of 140 damaged instances are kept in memory.
 const MEMORY_MIB: u64 = 1024;
-/// A boot takes half a minute, and each of several instances that hang 20 s.
-const TIMEOUT: Duration = Duration::from_secs(90);
+/// A boot takes half a minute, several where much else runs.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// What the guest says when reading an instance does not come back.
+const HANGS: &str = "outlive-vm: reading hangs";
 /// The kernel's limit of its command line, less what every boot has on it.
 const CMDLINE: usize = 2048 - 100;
 
@@ -50,7 +52,15 @@ impl Batch<'_> {
         )
     }
 
+    /// Once more if a kernel dies that has come to its first program: that may be the emulation.
     fn boot(&self, judge: &Guest<'_>) -> Result<crate::Outcome, Error> {
+        match self.boot_once(judge) {
+            Ok(left) if is_dead(&left) && left.console.contains(INIT_MARK) => self.boot_once(judge),
+            result => result,
+        }
+    }
+
+    fn boot_once(&self, judge: &Guest<'_>) -> Result<crate::Outcome, Error> {
         let cpus = self.base.geometry.nr_cpus();
         let mut machine = Machine::new(judge.kernel.clone(), cpus, MEMORY_MIB)?;
         for (place, (_, region)) in self.regions.iter().enumerate() {
@@ -59,15 +69,20 @@ impl Batch<'_> {
         let boot = Boot::new(&self.cmdline())
             .program("drain", judge.drain)
             .timeout(TIMEOUT)
-            .script("dmesg > /out/dmesg; drain d stats trace trace_pipe_raw");
+            .reset_at(HANGS)
+            .script("dmesg > /out/dmesg")
+            .script(&format!(
+                "drain d stats trace trace_pipe_raw ||
+                 {{ save; echo {HANGS} > /dev/console; sleep 1000; }}"
+            ));
         machine.boot(&boot)
     }
 
     /// What became of each, with its number.
     fn outcomes(&self, judge: &Guest<'_>) -> Result<Vec<(usize, Outcome)>> {
         let left = match self.boot(judge) {
-            Ok(left) if left.end == End::PowerOff => left,
-            Ok(left) if left.console.contains("Kernel panic") => return self.halves(judge),
+            Ok(left) if matches!(left.end, End::PowerOff | End::ResetFromOutside) => left,
+            Ok(left) if is_dead(&left) => return self.halves(judge),
             Ok(left) => bail!(
                 "the guest went without a panic:\n{}",
                 last_lines(&left.console)
@@ -75,17 +90,37 @@ impl Batch<'_> {
             Err(Error::Hangs { console, .. }) => return self.without(judge, &console),
             Err(error) => return Err(error.into()),
         };
+        let (mut outcomes, not_reached) = self.read(&left)?;
+        if !not_reached.regions.is_empty() {
+            let console = last_lines(&left.console);
+            ensure!(!outcomes.is_empty(), "nothing was read:\n{console}");
+            outcomes.extend(not_reached.outcomes(judge)?);
+        }
+        Ok(outcomes)
+    }
+
+    /// What a guest left, which has read up to one that hangs, and what it did not come to.
+    fn read(&self, left: &crate::Outcome) -> Result<(Vec<(usize, Outcome)>, Self)> {
         let dmesg = left.text("dmesg")?;
-        let outcome = |(place, &(number, _)): (usize, &(usize, Vec<u8>))| {
+        let (mut outcomes, mut not_reached) = (Vec::new(), Vec::new());
+        for (place, region) in self.regions.iter().enumerate() {
             let folder = left.results().join(format!("d{place}"));
+            if !folder.exists() {
+                not_reached.push(region.clone());
+                continue;
+            }
             let outcome = Outcome::read(self.base, &folder, messages(&dmesg, place));
             let about = || {
                 let console = last_lines(&left.console);
-                format!("damage {number}; the guest's last lines:\n{console}")
+                format!("damage {}; the guest's last lines:\n{console}", region.0)
             };
-            Ok((number, outcome.with_context(about)?))
+            outcomes.push((region.0, outcome.with_context(about)?));
+        }
+        let not_reached = Batch {
+            base: self.base,
+            regions: not_reached,
         };
-        self.regions.iter().enumerate().map(outcome).collect()
+        Ok((outcomes, not_reached))
     }
 
     /// The kernel died of one of them: of which?
@@ -104,7 +139,7 @@ impl Batch<'_> {
         Ok(outcomes)
     }
 
-    /// The kernel hangs at the instance that was to be read last: the others are read without it.
+    /// The whole guest hangs at the instance that was to be read last: the others are read without it.
     fn without(&self, judge: &Guest<'_>, console: &str) -> Result<Vec<(usize, Outcome)>> {
         let mut read = console
             .lines()
@@ -135,6 +170,10 @@ pub struct Guest<'a> {
     pub kernel: &'a Kernel,
     /// The program `outlive-vm-drain`.
     pub drain: &'a Path,
+}
+
+fn is_dead(left: &crate::Outcome) -> bool {
+    left.end == End::Reset && left.console.contains("Kernel panic")
 }
 
 /// Whether a message tells of a meta or of CPU 0's sub-buffers: those of the other CPUs come when these

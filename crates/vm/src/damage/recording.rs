@@ -35,8 +35,11 @@ const WRAPPED: &str = "damage/7.3.4-2cpu-128K.bin.gz";
 /// The golden region, which has not wrapped.
 const GOLDEN: &str = "golden/2-region-256KiB-2cpu.bin.gz";
 
+/// A ring of 256 KiB of Linux 6.12, whose layout is another; it has wrapped.
+const WRAPPED_6_12: &str = "damage/6.12.107-2cpu-256K.bin.gz";
+
 /// All of them.
-pub const JUDGES: [Judge; 2] = [
+pub const JUDGES: [Judge; 3] = [
     Judge {
         version: "7.3.4",
         sets: &[
@@ -58,6 +61,14 @@ pub const JUDGES: [Judge; 2] = [
             base: WRAPPED,
             is_named: true,
             seeds: 0..100,
+        }],
+    },
+    Judge {
+        version: "6.12.107",
+        sets: &[Set {
+            base: WRAPPED_6_12,
+            is_named: true,
+            seeds: 0..60,
         }],
     },
 ];
