@@ -49,6 +49,7 @@ pub(crate) enum Command {
     Export(ExportArgs),
     Run(RunArgs),
     Sql(SqlArgs),
+    Diff(DiffArgs),
     Last(LastArgs),
     Info(InfoArgs),
     Check(CheckArgs),
@@ -214,6 +215,36 @@ pub(crate) struct SqlArgs {
     /// Comma-separated values, names first
     #[arg(long)]
     pub(crate) csv: bool,
+    /// Formats for a region that a kernel wrote: a copy of tracefs' events folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) formats: Option<PathBuf>,
+}
+
+/// Compare the last seconds of a run with those of others
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive diff boot_mapped/12 boot_mapped/11
+  outlive diff backup --last 1s
+  outlive diff shop --json
+
+Without a second one, the up to four generations before the run are put together. Shown is what is
+beyond chance: events that stopped, appeared, or whose rate is at least 1.5 times the other; durations
+(wake-up latency, time on CPU, interrupt and softirq handlers, spans) whose distribution shifted. The
+rules are in docs/commands.md.")]
+pub(crate) struct DiffArgs {
+    /// The run: an instance (boot_mapped), a backup (backup), a generation (boot_mapped/12), or a file
+    #[arg(value_name = "A")]
+    pub(crate) name: String,
+    /// What it is compared with [default: the generations before it]
+    #[arg(value_name = "B")]
+    pub(crate) other: Option<String>,
+    /// The last part of each run that is compared
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) last: Duration,
+    /// One JSON object, with what is the same too
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Formats for a region that a kernel wrote: a copy of tracefs' events folder
     #[arg(long, value_name = "DIR")]
     pub(crate) formats: Option<PathBuf>,

@@ -11,6 +11,7 @@ mod boot;
 mod check;
 mod demo;
 mod diagnostic;
+mod diff;
 mod doctor;
 mod export;
 mod filter;
@@ -97,6 +98,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Export(export) => export::run(args, export),
         Command::Run(program) => Ok(run::run(args, program)),
         Command::Sql(sql) => sql::run(args, sql),
+        Command::Diff(diff) => diff::run(args, diff),
         Command::Last(last) => last::run(args, last),
         Command::Info(info) => info::run(args, info),
         Command::Check(check) => check::run(args, check),
