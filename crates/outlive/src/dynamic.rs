@@ -103,8 +103,7 @@ impl Event {
             return false;
         }
         let event = scratch.filled();
-        event[..2].copy_from_slice(&id.to_le_bytes());
-        inner.write(event, self.site.filter());
+        inner.write(id, event, self.site.filter());
         true
     }
 }
@@ -265,19 +264,19 @@ pub fn is_recording() -> bool {
 #[inline]
 #[must_use]
 pub fn current_span() -> u64 {
-    Thread::with(|thread| thread.span.get())
+    Thread::current().span.get()
 }
 
 /// Makes a span the thread's innermost one; 0 none. Returns which one was.
 #[inline]
 pub fn replace_current_span(id: u64) -> u64 {
-    Thread::with(|thread| thread.span.replace(id))
+    Thread::current().span.replace(id)
 }
 
 /// The id of a span that the thread is not inside of yet. No other span of this program's run has it.
 #[must_use]
 pub fn new_span_id() -> u64 {
-    Thread::with(span::next_id)
+    span::next_id(Thread::current())
 }
 
 /// Begins a span inside of the thread's innermost one. The caller records an event of which the first

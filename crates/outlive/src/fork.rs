@@ -29,7 +29,7 @@ const BEGUN: u32 = 1;
 /// In the child, before `fork` returns: the parent's locks are the parent's alone, and the thread
 /// that forked is another one now.
 pub(crate) extern "C" fn in_child() {
-    Thread::with(Thread::forget);
+    Thread::current().forget();
     if let Some(inner) = current() {
         inner.release();
     }

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use outlive_event::{FilterError, Predicate};
 use outlive_ring::extension::{Layout, store_clock_pair};
-use outlive_ring::{Lanes, NoLane, RawMemory, Region, RunRecord};
+use outlive_ring::{Inside, Lanes, NoLane, RawMemory, Region, RunRecord};
 use outlive_trace::start::close_run;
 
 use crate::builder::Prepared;
 use crate::clock::Clock;
 use crate::control::Control;
-use crate::encode::{EVENT_MAX, Values};
+use crate::encode::{COMMON_BYTES, EVENT_MAX, Values};
 use crate::field::FieldType;
 use crate::place::Place;
 use crate::registry::{Locked, Registry};
@@ -33,6 +33,9 @@ const SMALL_EVENT: usize = 256;
 static CURRENT: AtomicPtr<Inner> = AtomicPtr::new(ptr::null_mut());
 /// Recorders that were started so far.
 static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// A lane of the recorder's region that a thread is inside of.
+type Lane<'l> = Inside<'l, 'static, RawMemory<'static>>;
 
 /// The program's flight recorder. Events are recorded while it lives; dropping it closes the run
 /// cleanly, as does `exit`.
@@ -196,43 +199,60 @@ impl Inner {
         *self.lanes.region().memory()
     }
 
-    /// Records an event, of which the first two bytes are its id, if it matches the filter.
+    /// Records an event if it matches the filter. The first bytes of `event` are filled in here.
     #[inline(always)]
-    pub(crate) fn write(&self, event: &mut [u8], filter: Option<&Predicate>) {
-        Thread::with(|thread| {
-            if thread.recorder.get() != self.number {
-                self.meet(thread);
-            }
-            event[2..4].copy_from_slice(&system::cpu().to_le_bytes());
-            event[4..8].copy_from_slice(&thread.id.get().to_le_bytes());
-            if filter.is_some_and(|filter| !is_wanted(filter, event)) {
-                return;
-            }
-            match self.write_in_lane(thread, event) {
-                Ok(now) if now < self.next_beat_ns.load(Ordering::Relaxed) => {}
-                Ok(now) => self.beat(now),
-                Err(NoLane::AllBusy) => {}
-                Err(NoLane::Forked) => self.write_as_child(thread, event),
-            }
-        });
+    pub(crate) fn write(&self, id: u16, event: &mut [u8], filter: Option<&Predicate>) {
+        let thread = Thread::current();
+        if thread.recorder.get() != self.number {
+            self.meet(thread);
+        }
+        // In one piece: a word that was stored in parts is slow to load.
+        let (cpu, thread_id) = (u64::from(system::cpu()), u64::from(thread.id.get()));
+        let common = u64::from(id) | cpu << 16 | thread_id << 32;
+        event[..COMMON_BYTES].copy_from_slice(&common.to_le_bytes());
+        if filter.is_some_and(|filter| !is_wanted(filter, event)) {
+            return;
+        }
+        let written = match self.lanes.enter_own(&thread.slot) {
+            Some(lane) => self.write_in_lane(lane, event),
+            None => return self.write_elsewhere(thread, event),
+        };
+        if written >= self.next_beat_ns.load(Ordering::Relaxed) {
+            self.beat(written);
+        }
     }
 
+    /// Returns when it was.
     #[inline(always)]
-    fn write_in_lane(&self, thread: &Thread, event: &[u8]) -> Result<u64, NoLane> {
-        self.lanes.with(&thread.slot, |writer| {
-            // Inside, so that time goes forwards in each lane.
-            let now = self.clock.now();
-            // A full ring that is not overwritten: counted.
-            let _ = writer.record(event, now);
-            now
-        })
+    fn write_in_lane(&self, mut lane: Lane<'_>, event: &[u8]) -> u64 {
+        // Inside, so that time goes forwards in each lane.
+        let now = self.clock.now();
+        // A full ring that is not overwritten: counted.
+        let _ = lane.writer().record(event, now);
+        now
+    }
+
+    /// Writes an event of a thread whose lane another one has, or that has none.
+    #[cold]
+    #[inline(never)]
+    fn write_elsewhere(&self, thread: &Thread, event: &[u8]) {
+        match self.lanes.enter(&thread.slot) {
+            Ok(lane) => {
+                let written = self.write_in_lane(lane, event);
+                self.beat(written);
+            }
+            Err(NoLane::AllBusy) => {}
+            Err(NoLane::Forked) => self.write_as_child(thread, event),
+        }
     }
 
     /// A forked child's first event.
     #[cold]
     fn write_as_child(&self, thread: &Thread, event: &[u8]) {
-        if crate::fork::begin_region(self) {
-            let _ = self.write_in_lane(thread, event);
+        if crate::fork::begin_region(self)
+            && let Ok(lane) = self.lanes.enter(&thread.slot)
+        {
+            self.write_in_lane(lane, event);
         }
     }
 
@@ -294,14 +314,13 @@ extern "C" fn process_exits() {
 }
 
 unsafe extern "C" fn thread_ends(_: *mut libc::c_void) {
-    Thread::with(|thread| {
-        if let Some(inner) = current()
-            && inner.number == thread.recorder.get()
-        {
-            inner.lanes.leave(&thread.slot);
-        }
-        thread.forget();
-    });
+    let thread = Thread::current();
+    if let Some(inner) = current()
+        && inner.number == thread.recorder.get()
+    {
+        inner.lanes.leave(&thread.slot);
+    }
+    thread.forget();
 }
 
 /// Records the event of a site with these values. Called by the macros, when the site is on.
@@ -345,9 +364,8 @@ fn record_long<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V) {
 
 #[inline(always)]
 fn put<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V, event: &mut [u8]) {
-    event[..2].copy_from_slice(&id.to_le_bytes());
     values.put(event);
-    inner.write(event, site.filter());
+    inner.write(id, event, site.filter());
 }
 
 /// Registers a site, and gives its id if the event is to be recorded.

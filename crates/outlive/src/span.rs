@@ -72,20 +72,18 @@ impl Drop for Span {
 
 /// A new span's id, which is the thread's innermost now, and its parent's.
 pub(crate) fn enter_new() -> (u64, u64) {
-    Thread::with(|thread| {
-        let id = next_id(thread);
-        (id, thread.span.replace(id))
-    })
+    let thread = Thread::current();
+    let id = next_id(thread);
+    (id, thread.span.replace(id))
 }
 
 /// The span is not the thread's innermost any more. One that is left before those inside of it
 /// leaves them as they are.
 pub(crate) fn leave(id: u64, parent: u64) {
-    Thread::with(|thread| {
-        if thread.span.get() == id {
-            thread.span.set(parent);
-        }
-    });
+    let span = &Thread::current().span;
+    if span.get() == id {
+        span.set(parent);
+    }
 }
 
 /// Records that a span has ended.

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::ptr;
 
 use outlive_ring::ThreadSlot;
 
@@ -35,13 +36,13 @@ thread_local! {
 }
 
 impl Thread {
-    /// Does something with the thread that runs. `f` becomes a part of the caller, where the length of
-    /// an event is known when it is compiled.
+    /// The thread that runs.
     #[inline(always)]
-    pub(crate) fn with<R>(f: impl FnOnce(&Self) -> R) -> R {
-        let thread = THREAD.with(std::ptr::from_ref);
-        // SAFETY: it is there as long as the thread, which is here: it has no destructor.
-        f(unsafe { &*thread })
+    pub(crate) fn current() -> &'static Self {
+        let thread = THREAD.with(ptr::from_ref);
+        // SAFETY: without a destructor it is there as long as the thread, and no other thread gets the
+        // reference: the cells are not `Sync`.
+        unsafe { &*thread }
     }
 
     /// Forgets everything: in a forked child it is the parent's.

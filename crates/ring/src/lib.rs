@@ -66,7 +66,7 @@ mod sync;
 mod writer;
 
 pub use crc::crc32c;
-pub use lanes::{Barrier, Lanes, NoLane, Owner, Slot, ThreadSlot};
+pub use lanes::{Barrier, Inside, Lanes, NoLane, Owner, Slot, ThreadSlot};
 pub use layout::{Geometry, LayoutError, RegionFormat, Scratch};
 pub use memory::{HeapMemory, Memory, MemoryMut, RawMemory};
 pub use page_builder::PageBuilder;

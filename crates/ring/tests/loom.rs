@@ -204,15 +204,16 @@ fn lanes_are_exclusive(nr_lanes: u32, threads: usize) {
                     let (lanes, cells) = &*shared;
                     let thread = ThreadSlot::new();
                     let written = (0..CALLS).filter(|_| {
-                        let result = lanes.with(&thread, |writer| {
-                            // Every other one begins a sub-buffer, so that the lane is given up.
-                            writer.record(&[0; LEN], 1).unwrap();
-                            cells.0[writer.cpu() as usize].with_mut(|count| {
-                                // SAFETY: that nobody else is here is what is tested.
-                                unsafe { *count += 1 }
-                            });
+                        let Ok(mut inside) = lanes.enter(&thread) else {
+                            return false;
+                        };
+                        // Every other one begins a sub-buffer, so that the lane is given up.
+                        inside.writer().record(&[0; LEN], 1).unwrap();
+                        cells.0[inside.writer().cpu() as usize].with_mut(|count| {
+                            // SAFETY: that nobody else is here is what is tested.
+                            unsafe { *count += 1 }
                         });
-                        result.is_ok()
+                        true
                     });
                     let written = written.count();
                     lanes.leave(&thread);
