@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::run::{has_program, root, run};
 
 /// A program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: &[(&str, &str)] = &[
     ("trace-cmd", "trace-cmd"),
     ("perf", "linux-perf"),
     ("stress-ng", "stress-ng"),
@@ -22,6 +22,8 @@ const NEEDED: [(&str, &str); 13] = [
     ("babeltrace2", "babeltrace2"),
     ("python3", "python3-venv"),
     ("gcc", "gcc"),
+    ("lttng", "lttng-tools"),
+    ("lttng-gen-tp", "liblttng-ust-dev"),
 ];
 
 pub(crate) fn setup() -> Result<()> {
