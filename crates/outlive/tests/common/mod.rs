@@ -1,6 +1,8 @@
 //! What the tests of the recorder share: children that die, and what they leave.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod storm;
+
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
