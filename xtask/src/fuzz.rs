@@ -33,6 +33,7 @@ pub(crate) fn fuzz(args: &[String]) -> Result<()> {
 
 /// Writes what the project's tests read into the corpus, so that fuzzing begins with sound input.
 fn write_seeds(corpus: &Path) -> Result<()> {
+    write(corpus, "trace_dat", trace_dats().into_iter())?;
     let mut formats = Vec::new();
     collect_formats(&root().join("crates/event/tests/data"), &mut formats)?;
     let cases = std::fs::read_to_string(root().join("crates/trace/tests/cmdline/cases.txt"))?;
@@ -60,6 +61,35 @@ fn write_seeds(corpus: &Path) -> Result<()> {
         "cmdline",
         lines.iter().map(|line| line.as_bytes().to_vec()),
     )
+}
+
+/// The smallest `trace.dat` of format 6, and the head of one of format 7 with an empty list of
+/// options.
+fn trace_dats() -> [Vec<u8>; 2] {
+    let head = |version: &[u8]| {
+        let magic = b"\x17\x08\x44tracing";
+        [magic, version, b"\0\0\x08\0\x10\0\0"].concat()
+    };
+    let text = |name: &[u8]| [name, &[0; 9]].concat();
+    let v6 = [
+        head(b"6"),
+        text(b"header_page"),
+        text(b"header_event"),
+        // No formats, symbols, strings, command lines; one CPU.
+        vec![0; 4 + 4 + 4 + 4 + 8],
+        b"\x01\0\0\0options  \0\0\0flyrecord\0".to_vec(),
+        vec![0; 16],
+    ];
+    let options = [
+        &b"none\0\0"[..],
+        &[32, 0, 0, 0, 0, 0, 0, 0],
+        &[0; 8],
+        &[14],
+        &[0; 7],
+    ];
+    let done = [&[0_u8; 2][..], &[8, 0, 0, 0], &[0; 8]].concat();
+    let v7 = [head(b"7"), options.concat(), done];
+    [v6.concat(), v7.concat()]
 }
 
 fn write(corpus: &Path, target: &str, seeds: impl Iterator<Item = Vec<u8>>) -> Result<()> {

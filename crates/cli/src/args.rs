@@ -47,6 +47,7 @@ pub(crate) enum Command {
     Ls(LsArgs),
     Show(ShowArgs),
     Export(ExportArgs),
+    Import(ImportArgs),
     Run(RunArgs),
     Sql(SqlArgs),
     Diff(DiffArgs),
@@ -248,6 +249,28 @@ pub(crate) struct DiffArgs {
     /// Formats for a region that a kernel wrote: a copy of tracefs' events folder
     #[arg(long, value_name = "DIR")]
     pub(crate) formats: Option<PathBuf>,
+}
+
+/// Make a generation of what another tool recorded
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Example:
+  outlive import trace.dat
+  outlive import vmcore --name crashed
+  outlive import ./copy-of-tracefs --name lab7; outlive show lab7
+
+FILE is a trace.dat (7 or 6), an ELF core of a machine (vmcore), or a raw image of memory: each region that begins
+at a page of it is kept, and of a kernel's shown with --formats. DIR has per_cpu/cpuN/trace_pipe_raw, as
+copied, and events, a copy of tracefs' folder.
+Exit codes: 0 all is kept; 1 failed, or something of it is not: it is said what.")]
+pub(crate) struct ImportArgs {
+    /// The file or folder
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) path: PathBuf,
+    /// The instance that it is to be a generation of; those of several are NAME.OTHER
+    /// [default: the file's name without its ending]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
 }
 
 fn formats() -> String {

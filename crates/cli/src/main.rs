@@ -16,6 +16,7 @@ mod doctor;
 mod export;
 mod filter;
 mod follow;
+mod import;
 mod info;
 mod install;
 mod kernel_instances;
@@ -96,6 +97,7 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Ls(ls) => ls::run(args, ls),
         Command::Show(show) => show::run(args, show),
         Command::Export(export) => export::run(args, export),
+        Command::Import(import) => import::run(args, import),
         Command::Run(program) => Ok(run::run(args, program)),
         Command::Sql(sql) => sql::run(args, sql),
         Command::Diff(diff) => diff::run(args, diff),

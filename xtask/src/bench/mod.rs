@@ -3,6 +3,7 @@
 
 mod app;
 mod check;
+mod export;
 pub(crate) mod overhead;
 mod region;
 mod show;
@@ -18,10 +19,11 @@ use crate::run::{cargo, root, run};
 
 type Bench = (&'static str, fn() -> Result<()>);
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     ("start", start::start),
     ("check", check::check),
     ("show", show::show),
+    ("export", export::export),
     ("overhead", overhead::overhead),
     ("app", app::app),
 ];

@@ -1,0 +1,247 @@
+//! What others recorded, imported: shown as what it was made of.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::{Unpacked, fixtures, gunzip, outlive};
+use tempfile::TempDir;
+
+const KERNEL: &str = "7.3.4-2cpu-1M";
+
+fn stdout(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Imports into a state of its own and returns what is shown of `name`.
+fn imported(folder: &TempDir, file: &Path, name: &str, more: &[&str]) -> String {
+    let state = folder.path().join("state");
+    let state = state.to_str().unwrap();
+    let file = file.to_str().unwrap();
+    stdout(&outlive(&[
+        "import", file, "--name", "it", "--state", state,
+    ]));
+    stdout(&outlive(
+        &[&["show", name, "--state", state], more].concat(),
+    ))
+}
+
+fn export(folder: &TempDir, unpacked: &Unpacked, format: &str) -> PathBuf {
+    let out = folder.path().join("trace.dat");
+    stdout(&outlive(&[
+        "export",
+        &unpacked.region,
+        "--formats",
+        &unpacked.formats,
+        "--format",
+        format,
+        "-o",
+        out.to_str().unwrap(),
+    ]));
+    out
+}
+
+fn shown(unpacked: &Unpacked) -> String {
+    stdout(&outlive(&[
+        "show",
+        &unpacked.region,
+        "--formats",
+        &unpacked.formats,
+    ]))
+}
+
+/// Without the names of tasks: an import learns them from the events too.
+fn without_tasks(text: &str) -> String {
+    let events = text.lines().map(|line| match line.find('[') {
+        Some(at) if !line.starts_with('#') => &line[at..],
+        _ => line,
+    });
+    events.collect::<Vec<_>>().join("\n")
+}
+
+fn assert_same(ours: &str, theirs: &str) {
+    assert_eq!(without_tasks(ours), without_tasks(theirs));
+}
+
+#[test]
+fn what_was_exported_and_imported_is_shown_as_before() {
+    for kernel in [KERNEL, "6.12.107-2cpu-1M"] {
+        let unpacked = Unpacked::of_kernel(kernel);
+        for format in ["trace.dat", "trace.dat-v6"] {
+            let folder = TempDir::new().unwrap();
+            let file = export(&folder, &unpacked, format);
+            let again = imported(&folder, &file, "it", &[]);
+            assert_same(&again, &shown(&unpacked));
+            let check = outlive(&[
+                "check",
+                "it",
+                "--state",
+                folder.path().join("state").to_str().unwrap(),
+            ]);
+            assert!(check.status.success(), "{check:?}");
+        }
+    }
+}
+
+/// trace-cmd writes the same again, compressed with zstd.
+#[test]
+fn a_compressed_file_of_trace_cmd_is_imported() {
+    let unpacked = Unpacked::of_kernel(KERNEL);
+    let folder = TempDir::new().unwrap();
+    let file = export(&folder, &unpacked, "trace.dat");
+    let compressed = folder.path().join("compressed.dat");
+    let converted = Command::new("trace-cmd")
+        .args(["convert", "--compression", "zstd", "-i"])
+        .arg(&file)
+        .arg("-o")
+        .arg(&compressed)
+        .output()
+        .expect("trace-cmd is missing: `cargo xtask setup` installs it");
+    assert!(converted.status.success(), "{converted:?}");
+    assert!(fs::metadata(&compressed).unwrap().len() * 2 < fs::metadata(&file).unwrap().len());
+    assert_same(
+        &imported(&folder, &compressed, "it", &[]),
+        &shown(&unpacked),
+    );
+}
+
+#[test]
+fn a_cut_file_gives_what_is_there_and_says_so() {
+    let unpacked = Unpacked::of_kernel(KERNEL);
+    let folder = TempDir::new().unwrap();
+    let file = export(&folder, &unpacked, "trace.dat-v6");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() - 100_000]).unwrap();
+    let state = folder.path().join("state");
+    let state = state.to_str().unwrap();
+    let output = outlive(&["import", file.to_str().unwrap(), "--state", state]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cut off"));
+    let lines = stdout(&outlive(&["show", "trace", "--state", state]))
+        .lines()
+        .count();
+    assert!((1000..shown(&unpacked).lines().count()).contains(&lines));
+}
+
+/// Sub-buffers as `trace_pipe_raw` gave them to a reader of the kernel's backup instance.
+#[test]
+fn a_folder_of_raw_sub_buffers_is_imported() {
+    let folder = TempDir::new().unwrap();
+    let raw = folder.path().join("raw");
+    for cpu in 0..2 {
+        let cpu_folder = raw.join(format!("per_cpu/cpu{cpu}"));
+        fs::create_dir_all(&cpu_folder).unwrap();
+        let name = format!("golden/5-nextboot-backup-raw-cpu{cpu}.bin.gz");
+        let bytes = gunzip(&fixtures().join(name));
+        fs::write(cpu_folder.join("trace_pipe_raw"), bytes).unwrap();
+    }
+    let events = fixtures().join(KERNEL).join("events");
+    let copied = Command::new("cp").arg("-r").arg(events).arg(&raw).status();
+    assert!(copied.unwrap().success());
+    let events = |text: &str| -> String {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.collect::<Vec<_>>().join(
+            "
+",
+        )
+    };
+    let ours = events(&imported(&folder, &raw, "it", &["--raw-fields"]));
+    let golden = Unpacked::golden();
+    let theirs = stdout(&outlive(&[
+        "show",
+        &golden.region,
+        "--formats",
+        &golden.formats,
+        "--raw-fields",
+    ]));
+    assert_same(&ours, &events(&theirs));
+}
+
+/// An ELF core as a crash dump is one: the region lies in the second of two stretches of memory, at
+/// a page of the memory that is no page of the file.
+#[test]
+fn a_region_is_found_in_a_vmcore_and_in_a_raw_dump() {
+    let unpacked = Unpacked::of_kernel(KERNEL);
+    let region = fs::read(&unpacked.region).unwrap();
+    let stretch = [vec![0xaa; 3 * 4096], region.clone(), vec![0x55; 5000]].concat();
+    let mut core = vec![0; 64];
+    core[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    core[32..40].copy_from_slice(&64_u64.to_le_bytes());
+    core[54..56].copy_from_slice(&56_u16.to_le_bytes());
+    core[56..58].copy_from_slice(&2_u16.to_le_bytes());
+    let data = 64 + 2 * 56;
+    for (offset, address, len) in [(data, 0x1000, 100), (data + 100, 0x1_0000, stretch.len())] {
+        core.extend_from_slice(&1_u32.to_le_bytes());
+        core.extend_from_slice(&4_u32.to_le_bytes());
+        for word in [offset as u64, 0, address, len as u64, len as u64, 4096] {
+            core.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    core.extend(vec![0; 100]);
+    core.extend_from_slice(&stretch);
+    for (image, address) in [(core, 0x1_3000), (stretch, 0x3000)] {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("memory");
+        fs::write(&file, image).unwrap();
+        let more = ["--formats", &unpacked.formats];
+        assert_eq!(imported(&folder, &file, "it", &more), shown(&unpacked));
+        let state = folder.path().join("state");
+        let kept = fs::read(state.join("generations/it/00000001/region")).unwrap();
+        assert_eq!(kept.len(), region.len());
+        assert!(kept == region);
+        let said = outlive(&[
+            "import",
+            file.to_str().unwrap(),
+            "--state",
+            state.to_str().unwrap(),
+        ]);
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(
+            said.contains(&format!("memory/2: a region of a kernel at {address:#x}")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_imported_is_refused_and_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let state = folder.path().join("state");
+    let cases: [(&str, &[u8], &str); 4] = [
+        ("text", b"no trace at all", "no region was found"),
+        (
+            "dat",
+            b"\x17\x08\x44tracing9\0\0\x08",
+            "is damaged or cut off",
+        ),
+        (
+            "old",
+            b"\x17\x08\x44tracing5\0\0\x08\0\x10\0\0",
+            "format 5 of trace.dat is not supported",
+        ),
+        ("elf", b"\x7fELF\x01\x01", "not 64-bit little-endian"),
+    ];
+    for (name, bytes, said) in cases {
+        let file = folder.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        let file = file.to_str().unwrap();
+        let output = outlive(&["import", file, "--state", state.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    let empty = folder.path().join("empty");
+    fs::create_dir_all(empty.join("per_cpu/cpu0")).unwrap();
+    let output = outlive(&[
+        "import",
+        empty.to_str().unwrap(),
+        "--state",
+        state.to_str().unwrap(),
+    ]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("per_cpu/cpuN/trace_pipe_raw"));
+    assert!(!state.exists());
+}
