@@ -10,6 +10,11 @@ use crate::run::{cargo, has_program, output, root};
 
 /// Packages whose unit tests work on mappings.
 const MAPPED: [&str; 2] = ["outlive-trace", "outlive-kernel"];
+/// The package of the writer for applications, its test program, and the test that takes minutes under
+/// valgrind.
+const WRITER: [&str; 3] = ["outlive", "events", "a_signal_handler_records"];
+/// The C library does not register the thread's area in which the kernel tells the CPU.
+const WITHOUT_RSEQ: (&str, &str) = ("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
 /// Seconds of loom's search, which has no end within reason.
 const LOOM_SECONDS: &str = "20";
 
@@ -32,7 +37,9 @@ pub(crate) fn loom() -> Command {
     command
 }
 
-/// The unit tests of the code that works on mappings, under valgrind; `None` where that is missing.
+/// The code that works on mappings, under valgrind: unit tests, and the writer for applications on its
+/// way without rseq, which valgrind does not have; that way once more on the processor itself. `None`
+/// where valgrind is missing.
 pub(crate) fn memcheck() -> Result<Option<Vec<Command>>> {
     if !has_program("valgrind") {
         return Ok(None);
@@ -42,19 +49,24 @@ pub(crate) fn memcheck() -> Result<Option<Vec<Command>>> {
         command.args(["--quiet", "--error-exitcode=9", "--leak-check=no", binary]);
         command
     };
-    Ok(Some(test_binaries()?.iter().map(under_valgrind).collect()))
+    let units = test_binaries(&["--lib"], &MAPPED)?;
+    let mut commands: Vec<Command> = units.iter().map(under_valgrind).collect();
+    let [package, test, slow] = WRITER;
+    for binary in test_binaries(&["--test", test], &[package])? {
+        let mut checked = under_valgrind(&binary);
+        checked.args(["--skip", slow]);
+        let mut native = Command::new(&binary);
+        native.env(WITHOUT_RSEQ.0, WITHOUT_RSEQ.1);
+        commands.extend([checked, native]);
+    }
+    Ok(Some(commands))
 }
 
-/// The unit tests' programs, which `cargo test` has built.
-fn test_binaries() -> Result<Vec<String>> {
-    let mut command = cargo(&[
-        "test",
-        "--no-run",
-        "--quiet",
-        "--lib",
-        "--message-format=json",
-    ]);
-    command.args(MAPPED.iter().flat_map(|package| ["--package", package]));
+/// The test programs of packages, which `cargo test` has built.
+fn test_binaries(which: &[&str], packages: &[&str]) -> Result<Vec<String>> {
+    let mut command = cargo(&["test", "--no-run", "--quiet", "--message-format=json"]);
+    command.args(which);
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
     let messages = output(&mut command)?;
     let messages = messages.lines().map(serde_json::from_str::<Value>);
     let messages: Vec<Value> = messages
