@@ -2,7 +2,7 @@
 //! from this crate by `cargo xtask header`; `cargo xtask capi PREFIX` builds and installs header,
 //! libraries and the pkg-config file.
 //!
-//! What a caller hands over is looked at in [`mod@pointer`] alone: null is told, and so are lengths and
+//! What a caller hands over is looked at in `pointer` alone: null is told, and so are lengths and
 //! struct sizes that cannot be. No panic leaves a function: it becomes a status.
 
 #![deny(unsafe_code)]
