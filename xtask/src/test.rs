@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::run::{cargo, run, shown};
-use crate::{checked, setup};
+use crate::{bench, checked, setup};
 
 /// What a skipped test means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
     command.args(args).args(["--", "--show-output"]);
     let mut succeeded = counts.run(&mut command)?;
     if args.is_empty() {
+        let mut server = cargo(&["test", "--manifest-path", bench::tracing::PEERS]);
+        succeeded &= counts.run(&mut server)?;
         succeeded &= counts.run(&mut checked::loom())?;
         match checked::memcheck()? {
             Some(commands) => {

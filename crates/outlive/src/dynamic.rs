@@ -28,9 +28,17 @@ use crate::{Error, site};
 pub struct Event {
     site: Site,
     types: Box<[FieldType]>,
-    /// Where each field lies.
-    offsets: Box<[usize]>,
+    places: Box<[Place]>,
     fixed_bytes: usize,
+}
+
+/// What has to be known of a field to put it.
+#[derive(Debug)]
+struct Place {
+    /// That of its type.
+    code: u64,
+    /// Where it lies.
+    offset: usize,
 }
 
 impl Event {
@@ -58,7 +66,7 @@ impl Event {
         let names: Vec<_> = fields.iter().map(|(name, _)| leak(name)).collect();
         let event = Self {
             site: Site::new(leak(system), leak(name), Vec::leak(names)),
-            offsets: (0..types.len()).map(|i| offset_of(&types, i)).collect(),
+            places: (0..types.len()).map(|i| Place::of(&types, i)).collect(),
             fixed_bytes: offset_of(&types, usize::MAX),
             types,
         };
@@ -105,6 +113,15 @@ impl Event {
         let event = scratch.filled();
         inner.write(id, event, self.site.filter());
         true
+    }
+}
+
+impl Place {
+    fn of(types: &[FieldType], index: usize) -> Self {
+        Self {
+            code: types[index].code(),
+            offset: offset_of(types, index),
+        }
     }
 }
 
@@ -169,10 +186,9 @@ impl Fields<'_> {
     /// is no such field. A text or slice that does not fit the sub-buffer is cut, and marked.
     #[inline]
     pub fn put<T: Field + ?Sized>(&mut self, index: usize, value: &T) -> bool {
-        if self.event.types.get(index) != Some(&T::TYPE) {
+        let Some(offset) = self.offset(index, const { T::TYPE.code() }) else {
             return false;
-        }
-        let offset = self.event.offsets[index];
+        };
         if T::TYPE.is_dynamic() {
             self.put_dynamic(offset, value.dynamic());
         } else {
@@ -189,7 +205,7 @@ impl Fields<'_> {
         let Some(ty) = self.event.types.get(index) else {
             return false;
         };
-        let offset = self.event.offsets[index];
+        let offset = self.event.places[index].offset;
         if ty.is_dynamic() || ty.fixed_size() != bytes.len() {
             return false;
         }
@@ -200,20 +216,20 @@ impl Fields<'_> {
     /// Sets a text to these bytes, UTF-8 or not.
     #[inline]
     pub fn put_text(&mut self, index: usize, text: &[u8]) -> bool {
-        if self.event.types.get(index) != Some(&FieldType::Text) {
+        let Some(offset) = self.offset(index, const { FieldType::Text.code() }) else {
             return false;
-        }
-        self.put_dynamic(self.event.offsets[index], text);
+        };
+        self.put_dynamic(offset, text);
         true
     }
 
     /// Sets a text to what is formatted, which need not be in memory at once.
     #[inline]
     pub fn format(&mut self, index: usize, text: fmt::Arguments<'_>) -> bool {
-        if self.event.types.get(index) != Some(&FieldType::Text) {
+        let Some(offset) = self.offset(index, const { FieldType::Text.code() }) else {
             return false;
-        }
-        let (offset, tail) = (self.event.offsets[index], self.scratch.len());
+        };
+        let tail = self.scratch.len();
         let mut writer = Counting {
             scratch: self.scratch,
             len: 0,
@@ -223,6 +239,13 @@ impl Fields<'_> {
         let len = writer.len;
         self.point(offset, tail, len);
         true
+    }
+
+    /// Where the field lies, if its type has this code.
+    #[inline]
+    fn offset(&self, index: usize, code: u64) -> Option<usize> {
+        let place = self.event.places.get(index)?;
+        (place.code == code).then_some(place.offset)
     }
 
     #[inline]

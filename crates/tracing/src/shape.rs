@@ -19,14 +19,17 @@ use crate::name;
 /// Shapes that a call site may have; of others each field is text.
 const SHAPES: usize = 8;
 
+/// A code that no type has.
+const NO_VALUE: u64 = u64::MAX;
+
 /// An outlive event, and which fields of the call site it has.
 #[derive(Debug)]
 struct Shape {
     event: &'static Event,
     /// Each field's type; of one without a value none.
     types: Vec<Option<FieldType>>,
-    /// Each field's number in the event.
-    numbers: Vec<usize>,
+    /// The code of each field's type, or `NO_VALUE`, and its number in the event.
+    places: Vec<(u64, usize)>,
     /// Fields that have values.
     count: usize,
     /// Whether everything is text, whatever it is, or left out.
@@ -148,16 +151,16 @@ impl Shapes {
 
     fn declare(&self, types: Vec<Option<FieldType>>, is_text: bool) -> Option<Shape> {
         let mut fields = self.own.to_vec();
-        let mut numbers = Vec::with_capacity(types.len());
+        let mut places = Vec::with_capacity(types.len());
         for (name, ty) in self.names.iter().zip(&types) {
-            numbers.push(fields.len());
+            places.push((ty.map_or(NO_VALUE, FieldType::code), fields.len()));
             fields.extend(ty.map(|ty| (name.as_str(), ty)));
         }
         Some(Shape {
             event: Event::declare(&self.system, &self.name, &fields).ok()?,
             count: fields.len() - self.own.len(),
             types,
-            numbers,
+            places,
             is_text,
         })
     }
@@ -207,28 +210,28 @@ struct Put<'a, 'b> {
 }
 
 impl Put<'_, '_> {
-    /// The field's number in the event, if it is of this type there.
+    /// The field's number in the event, if its type there has this code.
     #[inline]
-    fn number(&mut self, field: &field::Field, ty: FieldType) -> Option<usize> {
-        let index = field.index();
-        let fits = self.shape.types.get(index) == Some(&Some(ty));
-        self.has_fit &= fits;
+    fn number(&mut self, field: &field::Field, code: u64) -> Option<usize> {
+        let place = self.shape.places.get(field.index());
+        let number = place.and_then(|&(known, number)| (known == code).then_some(number));
+        self.has_fit &= number.is_some();
         self.count += 1;
-        (self.has_fit).then(|| self.shape.numbers[index])
+        number.filter(|_| self.has_fit)
     }
 
     #[inline]
     fn put<T: Field + Display + ?Sized>(&mut self, field: &field::Field, value: &T) {
         if self.shape.is_text {
             self.format(field, format_args!("{value}"));
-        } else if let Some(number) = self.number(field, T::TYPE) {
+        } else if let Some(number) = self.number(field, const { T::TYPE.code() }) {
             self.fields.put(number, value);
         }
     }
 
     #[inline]
     fn format(&mut self, field: &field::Field, text: fmt::Arguments<'_>) {
-        if let Some(number) = self.number(field, FieldType::Text) {
+        if let Some(number) = self.number(field, const { FieldType::Text.code() }) {
             self.fields.format(number, text);
         }
     }
@@ -263,7 +266,7 @@ impl Visit for Put<'_, '_> {
     fn record_bytes(&mut self, field: &field::Field, value: &[u8]) {
         if self.shape.is_text {
             self.format(field, format_args!("{value:?}"));
-        } else if let Some(number) = self.number(field, <[u8]>::TYPE) {
+        } else if let Some(number) = self.number(field, const { <[u8]>::TYPE.code() }) {
             self.fields.put(number, value);
         }
     }

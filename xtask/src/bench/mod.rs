@@ -9,6 +9,7 @@ mod region;
 mod show;
 mod start;
 mod stopwatch;
+pub(crate) mod tracing;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,13 +20,14 @@ use crate::run::{cargo, root, run};
 
 type Bench = (&'static str, fn() -> Result<()>);
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     ("start", start::start),
     ("check", check::check),
     ("show", show::show),
     ("export", export::export),
     ("overhead", overhead::overhead),
     ("app", app::app),
+    ("tracing", tracing::tracing),
 ];
 
 pub(crate) fn bench(names: &[String]) -> Result<()> {
