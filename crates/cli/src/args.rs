@@ -172,9 +172,10 @@ Example:
 Formats, chosen by the output's ending or with --format:
 {}
 
-The events of several regions are merged by time: by the monotonic clock if they are of one boot, else by the
-wall clock. The output appears under its name when it is whole.
-Exit codes: 0 all is written; 1 failed, or something of the regions is not in the output: it is said what.", formats()))]
+The events of several regions are merged by time: by the monotonic clock if they are of one boot,
+else by the wall clock. The output appears under its name when it is whole.
+Exit codes: 0 all is written; 1 failed, or something of the regions is not in the output, which is
+then said.", formats()))]
 pub(crate) struct ExportArgs {
     /// Instances (boot_mapped), backups (backup), generations (boot_mapped/12), or files
     #[arg(value_name = "NAME|FILE", required = true)]
@@ -277,12 +278,11 @@ fn formats() -> String {
     let lines = FORMATS.iter().map(|format| {
         let endings = format.endings.iter().map(|ending| format!(".{ending}"));
         let endings: Vec<String> = endings.collect();
-        format!(
-            "  {:<14}{:<24}{}",
-            format.name,
-            endings.join(" "),
-            format.about
-        )
+        let endings = match endings.as_slice() {
+            [] => String::new(),
+            endings => format!(" ({})", endings.join(", ")),
+        };
+        format!("  {}{endings}\n      {}", format.name, format.about)
     });
     lines.collect::<Vec<_>>().join("\n")
 }
