@@ -7,6 +7,7 @@ mod export;
 pub(crate) mod overhead;
 mod region;
 mod show;
+mod sql;
 mod start;
 mod stopwatch;
 pub(crate) mod tracing;
@@ -25,6 +26,7 @@ const BENCHES: [Bench; 7] = [
     ("check", check::check),
     ("show", show::show),
     ("export", export::export),
+    ("sql", sql::sql),
     ("overhead", overhead::overhead),
     ("app", app::app),
     ("tracing", tracing::tracing),

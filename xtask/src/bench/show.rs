@@ -78,7 +78,8 @@ fn record_for_trace_cmd(dat: &Path) -> Result<()> {
     recorded
 }
 
-fn record_for_outlive(state: &Path) -> Result<()> {
+/// Records them with outlive as `boot_mapped` of a state.
+pub(super) fn record_for_outlive(state: &Path) -> Result<()> {
     let line = "reserve_mem=40M:4096:trace trace_instance=boot_mapped@trace,sched";
     let mut recorder = outlive()
         .args(["boot", "--state"])

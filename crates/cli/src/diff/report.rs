@@ -43,10 +43,8 @@ pub(crate) fn text(
                 _ => String::new(),
             };
             let (change, event) = (rate.change.word(), visible(&rate.event));
-            writeln!(
-                out,
-                "{change:<9} {event:<36} {a:>10.1} {b:>10.1} {ratio:>8}"
-            )?;
+            let line = format!("{change:<9} {event:<36} {a:>10.1} {b:>10.1} {ratio:>8}");
+            writeln!(out, "{}", line.trim_end())?;
         }
         more(out, rates.len(), EVENT_LINES)?;
     }
@@ -101,10 +99,10 @@ fn write_quantiles(
         max,
     } = quantiles;
     let [p50, p90, p99, max] = [p50, p90, p99, max].map(units::span);
-    writeln!(
-        out,
+    let line = format!(
         "{what:<36} {side:>2} {samples:>8} {p50:>9} {p90:>9} {p99:>9} {max:>9} {distance:>9}"
-    )
+    );
+    writeln!(out, "{}", line.trim_end())
 }
 
 fn more(out: &mut impl Write, all: usize, shown: usize) -> Result<()> {
