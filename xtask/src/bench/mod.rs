@@ -21,7 +21,7 @@ use crate::run::{cargo, root, run};
 
 type Bench = (&'static str, fn() -> Result<()>);
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     ("start", start::start),
     ("check", check::check),
     ("show", show::show),
