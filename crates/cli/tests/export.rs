@@ -109,6 +109,13 @@ fn a_wrong_use_writes_nothing() {
         assert!(!output.status.success());
         assert!(stderr(&output).contains(said), "{}", stderr(&output));
     }
+    let output = export(&unpacked, Path::new("-"), &["--format", "ctf"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("is a folder"),
+        "{}",
+        stderr(&output)
+    );
     let missing = folder.path().join("missing/out.json");
     let output = export(&unpacked, &missing, &[]);
     assert_eq!(output.status.code(), Some(1));

@@ -154,7 +154,8 @@ def check(event, expected, cpu):
     time, name, context, fields = event
     assert time == expected["ts"], (time, expected)
     assert context["common_pid"] == expected["pid"], expected
-    assert context["comm"] == (expected["comm"] or ""), expected
+    unknown = "<idle>" if expected["pid"] == 0 else "<...>"
+    assert context["comm"] == (expected["comm"] or unknown), expected
     assert cpu == expected["cpu"], (cpu, expected)
     if "flags" in expected:
         assert context["common_flags"] == expected["flags"], expected

@@ -282,7 +282,7 @@ fn a_statement_can_write_no_file_and_change_nothing() {
 #[test]
 fn a_mistake_is_shown_with_its_place_and_the_nearest_name() {
     let unpacked = Unpacked::of_kernel(KERNELS[0]);
-    let text = refused(&unpacked, "-- first\nSELECT nxt_comm FROM sched_switch");
+    let text = refused(&unpacked, "/* first */\nSELECT nxt_comm FROM sched_switch");
     assert!(text.contains("statement:2:8"), "{text}");
     assert!(text.contains("did you mean `next_comm`?"), "{text}");
     let text = refused(&unpacked, "SELECT * FROM sched_swich");

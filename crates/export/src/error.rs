@@ -23,6 +23,9 @@ pub enum Error {
     /// Parts of the format say where others are, so that it is not written in one go.
     #[error("{} is no file, and this format cannot be written into a pipe; give a file", .0.display())]
     NeedsFile(PathBuf),
+    /// Standard output is no folder.
+    #[error("{0} is a folder with several files, which standard output cannot be; give -o a name")]
+    NoFolder(&'static str),
     /// A value cannot be written in this format.
     #[error("cannot write an event as JSON: {0}")]
     Json(#[from] serde_json::Error),

@@ -26,6 +26,9 @@ pub fn write(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Summary> {
     let mut summary = if out == Path::new(STDOUT) {
+        if format.is_folder {
+            return Err(Error::NoFolder(format.name));
+        }
         let stdout = Path::new("/dev/stdout");
         format.exporter.export(sources, stdout, progress)?
     } else if format.is_folder {

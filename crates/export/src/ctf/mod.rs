@@ -167,6 +167,13 @@ impl<'v> StreamClass<'v> {
         self.events.iter().map(|(&id, class)| (id, class))
     }
 
+    /// A task's name, never empty: babeltrace2 2.0.4 shows an earlier text where one is empty.
+    fn comm(&self, pid: i32) -> &[u8] {
+        let known = self.catalog.tasks().comm(pid);
+        let unknown: &[u8] = if pid == 0 { b"<idle>" } else { b"<...>" };
+        known.filter(|comm| !comm.is_empty()).unwrap_or(unknown)
+    }
+
     /// Appends an event. Returns how many of its fields are missing.
     fn write(&mut self, out: &mut Vec<u8>, time: u64, payload: &[u8]) -> u64 {
         let id = event_id(payload).unwrap_or_default();
@@ -174,8 +181,7 @@ impl<'v> StreamClass<'v> {
         out.extend_from_slice(&time.to_le_bytes());
         let common: [u8; 8] = payload.first_chunk().copied().unwrap_or_default();
         out.extend_from_slice(&common[2..]);
-        let comm = self.catalog.tasks().comm(pid(payload));
-        layout::push_text(out, comm.unwrap_or_default());
+        layout::push_text(out, self.comm(pid(payload)));
         let catalog = self.catalog;
         let class = self.events.entry(id).or_insert_with(|| {
             let format = catalog.event(id);
