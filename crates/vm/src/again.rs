@@ -10,14 +10,17 @@ thread_local! {
 }
 
 /// How often a test is run in which the guest dies by itself.
-const TRIES: u32 = 5;
+const TRIES: u32 = 10;
+
+/// Whether a kernel died on this console that nobody told to.
+pub(crate) fn is_dead_by_itself(console: &str) -> bool {
+    let words = ["Fatal exception", "Attempted to kill init"];
+    words.iter().any(|word| console.contains(word))
+}
 
 /// Notes a console on which a kernel died that nobody told to.
 pub(crate) fn note(console: &str) {
-    let is_by_itself = ["Fatal exception", "Attempted to kill init"]
-        .iter()
-        .any(|word| console.contains(word));
-    if is_by_itself {
+    if is_dead_by_itself(console) {
         HAS_DIED.set(true);
     }
 }

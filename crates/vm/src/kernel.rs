@@ -150,11 +150,12 @@ impl Kernel {
     /// What its command line needs under emulation: where 6.12 dies in a task that is not init, it would go
     /// on without that task, for ever.
     pub(crate) fn emulation_parameters(&self) -> &'static str {
-        if self.version.starts_with("6.12.") {
-            " oops=panic"
-        } else {
-            ""
-        }
+        if self.may_die() { " oops=panic" } else { "" }
+    }
+
+    /// Whether emulation has it die in the midst of a boot.
+    pub(crate) fn may_die(&self) -> bool {
+        self.version.starts_with("6.12.")
     }
 
     /// The folder of its modules.

@@ -5,6 +5,7 @@
 //! runs as after a reset, and leaves memory as it is.
 
 use std::fs::File;
+use std::io::{Seek, copy};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -23,6 +24,8 @@ pub struct Machine {
     memory_mib: u64,
     /// What was written since the last boot, for another try of the next one.
     written: Vec<(u64, Vec<u8>)>,
+    /// All of it as it was before the boot, where the kernel may die in the midst of one.
+    before: Option<File>,
 }
 
 impl Machine {
@@ -35,20 +38,14 @@ impl Machine {
     /// More than 3 GiB of memory: beyond, physical addresses are not offsets any more.
     pub fn new(kernel: Kernel, cpus: u32, memory_mib: u64) -> Result<Self, Error> {
         assert!(memory_mib <= MEMORY_MAX_MIB, "at most {MEMORY_MAX_MIB} MiB");
-        // In memory where possible, or else all of it is written to a disk now and then.
-        let shm = Path::new("/dev/shm");
-        let folder = std::env::temp_dir();
-        let folder = if shm.is_dir() { shm } else { &folder };
-        let memory =
-            tempfile::tempfile_in(folder).map_err(Error::io("cannot make a file in", folder))?;
-        let resized = memory.set_len(memory_mib << 20);
-        resized.map_err(Error::io("cannot make the memory in", folder))?;
+        let memory = memory_file(memory_mib)?;
         Ok(Self {
             kernel,
             cpus,
             memory,
             memory_mib,
             written: Vec::new(),
+            before: None,
         })
     }
 
@@ -57,8 +54,17 @@ impl Machine {
     /// # Errors
     /// The guest does not come back ([`Error::Hangs`], with its console), or QEMU does not run.
     pub fn boot(&mut self, boot: &Boot) -> Result<Outcome, Error> {
+        self.before = match self.kernel.may_die() {
+            true => {
+                let before = memory_file(self.memory_mib)?;
+                copy_memory(&self.memory, &before)?;
+                Some(before)
+            }
+            false => None,
+        };
         let outcome = qemu::run(self, boot);
         self.written.clear();
+        self.before = None;
         outcome
     }
 
@@ -95,8 +101,11 @@ impl Machine {
         self.restore()
     }
 
-    /// Writes again what was written since the last boot.
+    /// Makes memory what it was before the boot: all of it, or what was written since the last one.
     pub(crate) fn restore(&self) -> Result<(), Error> {
+        if let Some(before) = &self.before {
+            return copy_memory(before, &self.memory);
+        }
         self.written.iter().try_for_each(|(address, bytes)| {
             let written = self.memory.write_all_at(bytes, *address);
             written.map_err(Error::io("cannot write", "the machine's memory"))
@@ -133,4 +142,26 @@ impl Machine {
             format!("memory-backend-file,id=ram,size={mib}M,mem-path={path},share=on"),
         ]
     }
+}
+
+/// A file for so many MiB of memory.
+fn memory_file(memory_mib: u64) -> Result<File, Error> {
+    // In memory where possible, or else all of it is written to a disk now and then.
+    let shm = Path::new("/dev/shm");
+    let folder = std::env::temp_dir();
+    let folder = if shm.is_dir() { shm } else { &folder };
+    let memory =
+        tempfile::tempfile_in(folder).map_err(Error::io("cannot make a file in", folder))?;
+    let resized = memory.set_len(memory_mib << 20);
+    resized.map_err(Error::io("cannot make the memory in", folder))?;
+    Ok(memory)
+}
+
+fn copy_memory(mut from: &File, mut to: &File) -> Result<(), Error> {
+    let copied = from
+        .rewind()
+        .and_then(|()| to.rewind())
+        .and_then(|()| copy(&mut from, &mut to));
+    copied.map_err(Error::io("cannot copy", "the machine's memory"))?;
+    Ok(())
 }
