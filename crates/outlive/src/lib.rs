@@ -26,9 +26,8 @@
 //! # What it costs
 //!
 //! An event of two integers takes about as long as reading the clock with `clock_gettime` plus ten
-//! nanoseconds. One
-//! that is switched off costs a load and a branch. Nothing on that way blocks or allocates; an
-//! event that cannot be written is dropped and counted.
+//! nanoseconds. One that is switched off costs a load and a branch. Nothing on that way blocks or
+//! allocates; an event that cannot be written is dropped and counted.
 //!
 //! # Threads, signals, processes
 //!

@@ -157,12 +157,18 @@ fn child_forks_one_that_goes_on() {
     if let Some((state, _)) = child_state() {
         let _recorder = start(&state);
         record_three();
-        // SAFETY: the child only waits, and ends.
+        let forked = common::Acks::create(&state, 1);
+        // SAFETY: the child only stores, waits, and ends.
         if unsafe { libc::fork() } == 0 {
+            forked.store(0, 1);
             // A named pipe: until the test opens it too.
             let _ = std::fs::read(state.join("go"));
             // SAFETY: nothing runs after it.
             unsafe { libc::_exit(0) };
+        }
+        // In the child, `fork` has to return first: until then it has the parent's locks.
+        while forked.load(0) == 0 {
+            std::thread::yield_now();
         }
         std::process::abort();
     }
@@ -246,6 +252,7 @@ fn forked_children_have_regions_of_their_own() {
         [vec![11, 12, 13, 14], vec![21]],
         "who recorded nothing has none"
     );
+    let _turn = turn();
     drop(start(folder.path()));
     assert!(
         outlive_trace::apps::children(&live).is_empty(),
