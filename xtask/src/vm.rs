@@ -17,12 +17,7 @@ pub(crate) fn vm(args: &[String]) -> Result<()> {
         }
         // What they time is the program as it is shipped.
         ["loss" | "backup-time", ..] => {
-            run(&mut cargo(&[
-                "build",
-                "--release",
-                "--package",
-                "outlive-cli",
-            ]))?;
+            bench::build()?;
             let program = bench::outlive().get_program().to_owned();
             run(own().args(args).env("OUTLIVE_BIN", program))
         }

@@ -33,6 +33,12 @@ pub enum Error {
         /// Those that are.
         pinned: String,
     },
+    /// Nothing says where Debian's packages come from.
+    #[error(
+        "no mirror of Debian is named in /etc/apt/sources.list or a file of /etc/apt/sources.list.d: \
+         add one, whose address ends with /debian"
+    )]
+    NoMirror,
     /// Debian no longer offers a pinned package.
     #[error(
         "Debian no longer offers {package}; it has kernels {offered}: pin one of these in kernel.rs"

@@ -234,7 +234,7 @@ impl Apt {
             fs::create_dir_all(&folder).map_err(Error::io("cannot make", &folder))?;
         }
         let sources = state.join("sources.list");
-        let mirror = debian_mirror();
+        let mirror = debian_mirror()?;
         let mut file = File::create(&sources).map_err(Error::io("cannot make", &sources))?;
         for suite in SUITES {
             writeln!(
@@ -303,9 +303,8 @@ impl Apt {
     }
 }
 
-/// The mirror of Debian that the machine uses.
-fn debian_mirror() -> String {
-    const DEFAULT: &str = "http://deb.debian.org/debian";
+/// The mirror of Debian that the machine uses: the first one that apt's sources name.
+fn debian_mirror() -> Result<String, Error> {
     let parts = fs::read_dir("/etc/apt/sources.list.d")
         .into_iter()
         .flatten();
@@ -314,18 +313,14 @@ fn debian_mirror() -> String {
     let texts = files
         .iter()
         .filter_map(|file| fs::read_to_string(file).ok());
-    let words: Vec<String> = texts
-        .flat_map(|text| {
-            text.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    let is_mirror =
-        |word: &&String| word.contains("://") && word.trim_end_matches('/').ends_with("/debian");
-    let mirror = words.iter().find(is_mirror);
-    mirror.map_or_else(
-        || DEFAULT.to_owned(),
-        |mirror| mirror.trim_end_matches('/').to_owned(),
-    )
+    // `mirror+file:///etc/apt/mirrors/debian.list`, as Debian's cloud images have it, is one too.
+    let is_mirror = |word: &&str| {
+        let word = word.trim_end_matches('/').trim_end_matches(".list");
+        word.contains("://") && word.ends_with("/debian")
+    };
+    let mut mirrors = texts.filter_map(|text| {
+        let mirror = text.split_whitespace().find(is_mirror)?;
+        Some(mirror.trim_end_matches('/').to_owned())
+    });
+    mirrors.next().ok_or(Error::NoMirror)
 }

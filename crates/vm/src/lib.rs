@@ -32,6 +32,7 @@ pub mod backup_time;
 mod boot;
 pub mod crash;
 pub mod damage;
+mod disk;
 mod error;
 mod initramfs;
 mod kernel;
@@ -43,6 +44,7 @@ pub mod regions;
 
 pub use again::again;
 pub use boot::{Boot, End, Outcome};
+pub use disk::Disk;
 pub use error::Error;
 pub use kernel::Kernel;
 pub use machine::Machine;
@@ -58,6 +60,17 @@ const NEEDED: [(&str, &str); 7] = [
     ("ldd", "libc-bin"),
     ("mkfs.ext4", "e2fsprogs"),
 ];
+
+/// Whether a test can run machines here. If not, says that it is skipped, and which packages it needs.
+#[must_use]
+pub fn can_run(test: &str) -> bool {
+    let missing = missing();
+    if !missing.is_empty() {
+        let missing = missing.join(" ");
+        println!("{test}: skipped: needs the Debian packages {missing}");
+    }
+    missing.is_empty()
+}
 
 /// The Debian packages that are missing on this machine, for what is here to work.
 #[must_use]

@@ -22,10 +22,8 @@ pub struct Machine {
     pub(crate) cpus: u32,
     memory: File,
     memory_mib: u64,
-    /// What was written since the last boot, for another try of the next one.
-    written: Vec<(u64, Vec<u8>)>,
-    /// All of it as it was before the boot, where the kernel may die in the midst of one.
-    before: Option<File>,
+    /// What it was before the last boot, for another try of that.
+    before: File,
 }
 
 impl Machine {
@@ -38,14 +36,12 @@ impl Machine {
     /// More than 3 GiB of memory: beyond, physical addresses are not offsets any more.
     pub fn new(kernel: Kernel, cpus: u32, memory_mib: u64) -> Result<Self, Error> {
         assert!(memory_mib <= MEMORY_MAX_MIB, "at most {MEMORY_MAX_MIB} MiB");
-        let memory = memory_file(memory_mib)?;
         Ok(Self {
             kernel,
             cpus,
-            memory,
+            memory: memory_file(memory_mib)?,
             memory_mib,
-            written: Vec::new(),
-            before: None,
+            before: memory_file(memory_mib)?,
         })
     }
 
@@ -54,18 +50,8 @@ impl Machine {
     /// # Errors
     /// The guest does not come back ([`Error::Hangs`], with its console), or QEMU does not run.
     pub fn boot(&mut self, boot: &Boot) -> Result<Outcome, Error> {
-        self.before = match self.kernel.may_die() {
-            true => {
-                let before = memory_file(self.memory_mib)?;
-                copy_memory(&self.memory, &before)?;
-                Some(before)
-            }
-            false => None,
-        };
-        let outcome = qemu::run(self, boot);
-        self.written.clear();
-        self.before = None;
-        outcome
+        copy_memory(&self.memory, &self.before)?;
+        qemu::run(self, boot)
     }
 
     /// Another kernel from the next boot on.
@@ -97,19 +83,13 @@ impl Machine {
     /// [`Error::NoSuchMemory`].
     pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error> {
         self.check(address, bytes.len())?;
-        self.written.push((address, bytes.to_owned()));
-        self.restore()
+        let written = self.memory.write_all_at(bytes, address);
+        written.map_err(Error::io("cannot write", "the machine's memory"))
     }
 
-    /// Makes memory what it was before the boot: all of it, or what was written since the last one.
+    /// Makes memory what it was before the boot.
     pub(crate) fn restore(&self) -> Result<(), Error> {
-        if let Some(before) = &self.before {
-            return copy_memory(before, &self.memory);
-        }
-        self.written.iter().try_for_each(|(address, bytes)| {
-            let written = self.memory.write_all_at(bytes, *address);
-            written.map_err(Error::io("cannot write", "the machine's memory"))
-        })
+        copy_memory(&self.before, &self.memory)
     }
 
     fn check(&self, address: u64, len: usize) -> Result<(), Error> {

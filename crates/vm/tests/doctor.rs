@@ -2,12 +2,8 @@
 //! and the kernel's own instances, which looking must leave as they are.
 #![allow(missing_docs, reason = "tests")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use outlive_vm::{Boot, End, Kernel, Machine, Outcome};
+use outlive_vm::{Boot, Disk, End, Kernel, Machine, Outcome};
 use serde_json::Value;
-use tempfile::TempDir;
 
 const LINE: &str = "reserve_mem=8M:4096:trace trace_instance=boot_mapped@trace,sched";
 const AREA: &str = "trace=mem:0x10000000";
@@ -15,27 +11,15 @@ const AREA: &str = "trace=mem:0x10000000";
 /// A machine, and a disk that has the state folder.
 struct Rig {
     machine: Machine,
-    disk: TempDir,
+    disk: Disk,
 }
 
 impl Rig {
     fn new(test: &str) -> Option<Self> {
-        let missing = outlive_vm::missing();
-        if !missing.is_empty() {
-            println!(
-                "{test}: skipped: needs the Debian packages {}",
-                missing.join(" ")
-            );
+        if !outlive_vm::can_run(test) {
             return None;
         }
-        let disk = TempDir::new().unwrap();
-        let image = disk.path().join("image");
-        std::fs::File::create(&image)
-            .unwrap()
-            .set_len(64 << 20)
-            .unwrap();
-        let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status();
-        assert!(made.unwrap().success(), "mkfs.ext4");
+        let disk = Disk::new(64).unwrap();
         let kernel = Kernel::pinned("7.3.4").unwrap();
         let machine = Machine::new(kernel, 1, 512).unwrap();
         Some(Self { machine, disk })
@@ -43,15 +27,10 @@ impl Rig {
 
     /// One boot with the disk mounted; `$doctor` is the command, `$line` what it judges.
     fn boot(&mut self, cmdline: &str, script: &str) -> Outcome {
-        let image = self.disk.path().join("image");
-        let drive = format!(
-            "file={},format=raw,if=virtio,cache=writethrough",
-            image.display()
-        );
         let boot = Boot::new(cmdline)
-            .program("outlive", outlive())
+            .program("outlive", outlive_vm::outlive().unwrap())
             .module("virtio_blk")
-            .qemu(["-drive", &drive])
+            .qemu(self.disk.drive())
             .script("mkdir -p /state; mount -t ext4 /dev/vda /state || echo no disk > /dev/console")
             .script(&format!(
                 "doctor=\"outlive --state /state/outlive doctor --area {AREA}\""
@@ -60,19 +39,6 @@ impl Rig {
             .script(script);
         self.machine.boot(&boot).unwrap()
     }
-}
-
-/// The program that is tested.
-fn outlive() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "-q", "-p", "outlive-cli"])
-        .status();
-    assert!(built.unwrap().success());
-    // target/debug/deps/TEST
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap();
-    folder.join("outlive")
 }
 
 fn json(outcome: &Outcome, name: &str) -> Value {

@@ -6,9 +6,7 @@ use outlive_vm::{Boot, End, Kernel, Machine};
 const ADDRESS: u64 = 0x1000_0000;
 
 fn machine() -> Option<Machine> {
-    let missing = outlive_vm::missing();
-    if !missing.is_empty() {
-        println!("skipped: needs the Debian packages {}", missing.join(" "));
+    if !outlive_vm::can_run("machine") {
         return None;
     }
     Some(Machine::new(Kernel::pinned("7.3").unwrap(), 1, 512).unwrap())

@@ -8,12 +8,7 @@ use serde_json::Value;
 
 /// `None` where this machine lacks what is needed.
 fn rig(test: &str, kind: Kind) -> Option<Rig> {
-    let missing = outlive_vm::missing();
-    if !missing.is_empty() {
-        println!(
-            "{test}: skipped: needs the Debian packages {}",
-            missing.join(" ")
-        );
+    if !outlive_vm::can_run(test) {
         return None;
     }
     let kernel = Kernel::pinned("7.3.4").unwrap();

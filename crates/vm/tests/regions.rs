@@ -32,9 +32,7 @@ const LIVE: [Case; 3] = [
 ];
 
 fn run(case: &Case) {
-    let missing = outlive_vm::missing();
-    if !missing.is_empty() {
-        println!("skipped: needs the Debian packages {}", missing.join(" "));
+    if !outlive_vm::can_run("regions") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

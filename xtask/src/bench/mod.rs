@@ -44,12 +44,7 @@ pub(crate) fn bench(names: &[String]) -> Result<()> {
         let known: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
         bail!("no bench {unknown:?}: there are {}", known.join(", "));
     }
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "outlive-cli",
-    ]))?;
+    build()?;
     for (name, bench) in BENCHES {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
             println!("\n== {name}");
@@ -57,6 +52,16 @@ pub(crate) fn bench(names: &[String]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Builds the command that is measured, as it is shipped.
+pub(crate) fn build() -> Result<()> {
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "outlive-cli",
+    ]))
 }
 
 /// The command that is measured.

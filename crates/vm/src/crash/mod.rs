@@ -7,14 +7,9 @@
 
 mod loss;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use tempfile::NamedTempFile;
-
-use crate::initramfs::output;
-use crate::{Boot, End, Error, Kernel, Machine, Outcome};
+use crate::{Boot, Disk, End, Error, Kernel, Machine, Outcome};
 
 pub use loss::Loss;
 
@@ -204,7 +199,7 @@ pub struct Rig {
     kind: Kind,
     outlive: PathBuf,
     /// The file behind the virtio-pmem device or the disk.
-    image: Option<NamedTempFile>,
+    image: Option<Disk>,
 }
 
 impl Rig {
@@ -216,7 +211,7 @@ impl Rig {
         let mut machine = Machine::new(kernel, 2, 512)?;
         let mut image = None;
         if matches!(kind, Kind::DaxFile | Kind::VirtioPmem | Kind::Disk) {
-            let new = file_system()?;
+            let new = Disk::new(PMEM_MIB)?;
             match kind {
                 Kind::VirtioPmem | Kind::Disk => image = Some(new),
                 _ => {
@@ -282,10 +277,7 @@ impl Rig {
             boot = boot.module(module);
         }
         match &self.image {
-            Some(image) if self.kind == Kind::Disk => {
-                let path = image.path().display();
-                boot.qemu(["-drive", &format!("file={path},format=raw,if=virtio")])
-            }
+            Some(image) if self.kind == Kind::Disk => boot.qemu(image.drive()),
             Some(image) => {
                 let memory = format!(
                     "memory-backend-file,id=pmem,share=on,size={PMEM_MIB}M,mem-path={}",
@@ -297,24 +289,4 @@ impl Rig {
             None => boot,
         }
     }
-}
-
-/// A new ext4 in a file.
-fn file_system() -> Result<NamedTempFile, Error> {
-    let folder = std::env::temp_dir();
-    let image =
-        NamedTempFile::new_in(&folder).map_err(Error::io("cannot make a file in", folder))?;
-    let path = image.path();
-    let resized = File::options()
-        .write(true)
-        .open(path)
-        .and_then(|file| file.set_len(PMEM_MIB << 20));
-    resized.map_err(Error::io("cannot make", path))?;
-    // DAX needs blocks as large as a page.
-    output(
-        Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-b", "4096"])
-            .arg(path),
-    )?;
-    Ok(image)
 }
