@@ -67,7 +67,7 @@ pub(crate) fn capi(args: &[String]) -> Result<()> {
         "--package",
         "outlive-capi",
     ]))?;
-    let built = crate::bench::target().join("release");
+    let built = crate::run::target().join("release");
     let (lib, include) = (prefix.join("lib"), prefix.join("include"));
     for folder in [&include, &lib.join("pkgconfig")] {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;

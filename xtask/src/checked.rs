@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::run::{cargo, has_program, output, root};
+use crate::run::{cargo, has_program, output, target};
 
 /// Packages whose unit tests work on mappings.
 const MAPPED: [&str; 2] = ["outlive-trace", "outlive-kernel"];
@@ -20,8 +20,6 @@ const LOOM_SECONDS: &str = "20";
 
 /// The protocol of writer and reader under loom. In a target folder of its own: the flag would have everything else built anew.
 pub(crate) fn loom() -> Command {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     let mut command = cargo(&[
         "test",
         "--release",
@@ -33,7 +31,7 @@ pub(crate) fn loom() -> Command {
     command
         .env("RUSTFLAGS", "--cfg loom")
         .env("LOOM_MAX_DURATION", LOOM_SECONDS)
-        .env("CARGO_TARGET_DIR", target.join("loom"));
+        .env("CARGO_TARGET_DIR", target().join("loom"));
     command
 }
 

@@ -50,7 +50,7 @@ impl Background<'_> {
     /// Reads a generation once, and notes what is in it, so that listing it is cheap.
     fn validate(&self, generation: &Generation) {
         let opened = View::open_with_tail(&generation.region_path(), &generation.tail_path());
-        let name = format!("{}/{}", generation.instance(), generation.seq());
+        let name = generation.to_string();
         let view = match opened {
             Ok((view, None)) => view,
             Ok((view, Some(problem))) => {
@@ -113,9 +113,7 @@ fn tell_collected(name: &str, collected: Result<Collected, outlive_kernel::Error
                 && collected.events > 0
             {
                 say!(
-                    "{}/{}: {} events collected from the host's ring",
-                    generation.instance(),
-                    generation.seq(),
+                    "{generation}: {} events collected from the host's ring",
                     collected.events
                 );
             }
@@ -178,7 +176,7 @@ impl Flusher {
             match failed.first() {
                 Some(error) => say!("cannot write an area back: {error}"),
                 None => {
-                    let age = u64::try_from(safe_until.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    let age = units::nanos(safe_until.elapsed());
                     self.max_unflushed_ns.fetch_max(age, Ordering::Relaxed);
                     safe_until = begin;
                 }

@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use outlive_kernel::{
@@ -197,17 +196,13 @@ pub(crate) fn tell(step: &Step<'_>) {
         }
         Step::Kept(generation, verdict) => {
             say!(
-                "{}: previous run kept as {}/{} ({verdict})",
-                generation.instance(),
-                generation.instance(),
-                generation.seq()
+                "{}: previous run kept as {generation} ({verdict})",
+                generation.instance()
             );
         }
-        Step::NotUnderstood(generation, why) => say!(
-            "{}/{} is kept as it is, and cannot be shown: {why}",
-            generation.instance(),
-            generation.seq()
-        ),
+        Step::NotUnderstood(generation, why) => {
+            say!("{generation} is kept as it is, and cannot be shown: {why}")
+        }
         Step::NothingToKeep(name) => say!("{name}: the previous run had recorded nothing"),
         _ => {}
     }
@@ -220,11 +215,7 @@ fn tell_backups(cmdline: &CommandLine, state: &StateDir) -> Result<()> {
             continue;
         };
         match generation::list_instance(state, source)?.last() {
-            Some(kept) => say!(
-                "{}: backup of {source}, read-only: {source}/{}",
-                instance.name,
-                kept.seq()
-            ),
+            Some(kept) => say!("{}: backup of {source}, read-only: {kept}", instance.name),
             None => say!("{}: nothing of {source} to back up yet", instance.name),
         }
     }
@@ -270,18 +261,13 @@ impl Recording<'_> {
         for (live, region) in live.iter().zip(&regions) {
             let mut run = RunRecord {
                 instance: live.instance.name.clone(),
-                poll_interval_ns: nanos(self.boot.interval),
+                poll_interval_ns: units::nanos(self.boot.interval),
                 ..run.clone()
             };
             let prepared = self
                 .capture(live)
                 .prepare(self.tracefs, &instances, region, &mut run);
-            let limited = prepared.and_then(|(host, sink)| {
-                let pid = self.boot.event_pid;
-                pid.map_or(Ok(()), |pid| host.set_event_pid(pid))?;
-                Ok((host, sink))
-            });
-            let (host, sink) = match limited {
+            let (host, sink) = match prepared {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     remove_all(hosts);
@@ -383,6 +369,7 @@ impl Recording<'_> {
                 .boot
                 .host_buffer
                 .unwrap_or((per_cpu / 4).clamp(1024, 16384)),
+            event_pid: self.boot.event_pid,
         }
     }
 
@@ -396,7 +383,7 @@ impl Recording<'_> {
             "{}: recording {events} events on {} CPUs, polled every {}{off}",
             live.instance.name,
             live.layout().ring().nr_cpus(),
-            units::span(nanos(self.boot.interval)),
+            units::span(units::nanos(self.boot.interval)),
         );
     }
 
@@ -421,7 +408,7 @@ impl Recording<'_> {
         if let Some(bytes) = self.boot.keep_bytes {
             policy.bytes = Some(bytes);
         }
-        policy.age_ns = self.boot.keep_age.map(nanos);
+        policy.age_ns = self.boot.keep_age.map(units::nanos);
         Ok(policy)
     }
 }
@@ -581,8 +568,4 @@ fn finish(
         }
     }
     Ok(())
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -94,11 +94,7 @@ fn cpu_json(view: &View, cpu: &ViewCpu) -> Value {
 }
 
 fn hole_json(hole: &Hole) -> Value {
-    let missed = match hole.missed {
-        Missed::Events(events) => json!(events),
-        Missed::Unknown => Value::Null,
-    };
-    json!({"after": hole.after, "before": hole.before, "missed": missed})
+    json!({"after": hole.after, "before": hole.before, "missed": hole.missed.count()})
 }
 
 fn rejected_json(part: &str, rejected: &Rejected) -> Value {

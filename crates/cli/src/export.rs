@@ -9,9 +9,9 @@ use outlive_trace::view::{Source, Sources, View};
 
 use crate::args::{Args, ExportArgs};
 use crate::boot::say;
-use crate::exit;
 use crate::show::Selection;
 use crate::target::Target;
+use crate::{exit, units};
 
 /// Does what the command's arguments say.
 pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
@@ -80,14 +80,19 @@ pub(crate) fn sources<'v>(
         }
         sources.push(Source {
             cpu: selection.cpu,
-            from: selection.since(view),
             wanted: selection.wanted(&view.catalog, view.cpus.len()),
             ..Source::new(name, view)
         });
     }
     match mistake {
         Some(mistake) if sources.is_empty() => bail!(mistake),
-        _ => Ok(Sources::new(sources)?),
+        _ => {
+            let mut sources = Sources::new(sources)?;
+            if let Some(last) = selection.last {
+                sources.keep_last(units::nanos(last));
+            }
+            Ok(sources)
+        }
     }
 }
 

@@ -257,8 +257,7 @@ impl<'f> Queue<'f> {
         self.events.iter().flat_map(|event| {
             let payload = &self.payloads[event.start..event.end];
             let id = outlive_event::event_id(payload).filter(|&id| catalog.event(id).is_none());
-            let pid = payload.get(4..8).and_then(|bytes| bytes.try_into().ok());
-            let pid = pid.map(i32::from_le_bytes);
+            let pid = outlive_event::pid(payload);
             let pid = pid.filter(|&pid| pid > 0 && catalog.tasks().comm(pid).is_none());
             let id = id.map(Unknown::Event);
             id.into_iter().chain(pid.map(Unknown::Task))

@@ -57,9 +57,7 @@ pub(crate) fn run(args: &Args, import: &ImportArgs) -> Result<u8> {
                     "a kernel"
                 };
                 say!(
-                    "{}/{}: a region of {by} at {:#x}, {} CPUs, {} bytes",
-                    kept.instance(),
-                    kept.seq(),
+                    "{kept}: a region of {by} at {:#x}, {} CPUs, {} bytes",
                     region.address,
                     region.nr_cpus,
                     region.len
@@ -71,13 +69,7 @@ pub(crate) fn run(args: &Args, import: &ImportArgs) -> Result<u8> {
 }
 
 fn say_imported(imported: &Imported) {
-    let generation = &imported.generation;
-    say!(
-        "{}/{}: {} events",
-        generation.instance(),
-        generation.seq(),
-        imported.events
-    );
+    say!("{}: {} events", imported.generation, imported.events);
 }
 
 /// Says what is missing, and returns whether nothing is.

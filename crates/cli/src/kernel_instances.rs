@@ -205,7 +205,7 @@ fn tell_cleared(instance: &Instance) {
 
 fn tell_harvested(harvested: &Harvested) {
     let generation = &harvested.generation;
-    let name = format!("{}/{}", generation.instance(), generation.seq());
+    let name = generation.to_string();
     say!(
         "{}: what the kernel recorded in the previous boot is kept as {name} (host rebooted): \
          {} events, from {}",

@@ -146,7 +146,7 @@ impl Row {
 
     fn of_generation(generation: &Generation, aliases: Vec<String>) -> Self {
         let mut row = Self {
-            name: format!("{}/{}", generation.instance(), generation.seq()),
+            name: generation.to_string(),
             aliases,
             state: if generation.is_collecting() {
                 "collecting"

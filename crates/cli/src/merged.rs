@@ -5,12 +5,11 @@ use std::io::{BufWriter, Write};
 use anyhow::Result;
 use outlive_event::{Formatter, HeaderCounts};
 use outlive_export::json;
-use outlive_ring::Missed;
 use outlive_trace::view::{SourceEvent, Sources, Timeline, View};
 
 use crate::boot::say;
 use crate::export;
-use crate::show::{Look, Selection};
+use crate::show::{self, Look, Selection};
 
 /// Prints the selected events of the regions `names`. Times are those of the common clock.
 pub(crate) fn show(
@@ -24,7 +23,6 @@ pub(crate) fn show(
     if sources.timeline() == Timeline::Realtime {
         say!("these regions are of different boots: times are those of the wall clock");
     }
-    let since = since(&sources, selection);
     let lines = MergedLines::new(&sources, look);
     let mut out = BufWriter::new(out);
     if !look.json {
@@ -33,9 +31,6 @@ pub(crate) fn show(
     let mut line = Vec::new();
     let mut events = sources.events();
     while let Some(next) = events.next_event() {
-        if next.time < since {
-            continue;
-        }
         line.clear();
         match look.json {
             true => json::write_merged(&mut line, &sources, &next)?,
@@ -44,17 +39,6 @@ pub(crate) fn show(
         out.write_all(&line)?;
     }
     Ok(out.flush()?)
-}
-
-/// The common time from which on events are shown: the last part of all regions together.
-fn since(sources: &Sources<'_>, selection: &Selection) -> u64 {
-    let Some(last) = selection.last else {
-        return 0;
-    };
-    let ends = sources.sources().iter().zip(0..);
-    let ends = ends.filter_map(|(s, i)| Some(sources.time(i, s.view.recorded_until()?)));
-    let last = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
-    ends.max().unwrap_or(0).saturating_sub(last)
 }
 
 /// Makes events into lines that begin with the name of their region.
@@ -113,13 +97,7 @@ impl<'s> MergedLines<'s> {
         let event = &next.event;
         let formatter = &self.formatters[next.source];
         let mut text = Vec::new();
-        if let Some(missed) = event.missed {
-            let count = match missed {
-                Missed::Events(events) => Some(events),
-                Missed::Unknown => None,
-            };
-            formatter.lost_events(&mut text, event.buffer, count);
-        }
+        show::push_lost(formatter, &mut text, event);
         let time = self.sources.time(next.source, event.text_time_stamp);
         formatter.record(&mut text, event.cpu, time, event.payload);
         let name = &self.sources.sources()[next.source].name;

@@ -58,7 +58,7 @@ fn find_one(args: &Args, state: &StateDir, name: &str) -> Result<Generation> {
 }
 
 fn remove(generation: Generation, lock: &StateLock) -> Result<()> {
-    let name = format!("{}/{}", generation.instance(), generation.seq());
+    let name = generation.to_string();
     let bytes = generation.disk_bytes();
     generation.remove(lock)?;
     println!("removed {name} ({})", units::size(bytes));

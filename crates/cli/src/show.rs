@@ -7,14 +7,13 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use outlive_event::{Catalog, EventFormat, Formatter, HeaderCounts, TextOptions};
 use outlive_export::json;
-use outlive_ring::Missed;
 use outlive_trace::cmdline::EventToken;
 use outlive_trace::view::{View, ViewEvent, Wanted};
 
 use crate::args::{Args, SelectionArgs, ShowArgs};
 use crate::filter::FilterText;
 use crate::target::Target;
-use crate::{exit, follow, merged};
+use crate::{exit, follow, merged, units};
 
 /// Sub-buffers that are made into text at a time: about a megabyte of text.
 const STRETCH: usize = 64;
@@ -52,9 +51,7 @@ impl Selection {
     pub(crate) fn since(&self, view: &View) -> u64 {
         // The last part of the run: what the kernel's ring recorded after a death comes on top.
         match (self.last, view.recorded_until()) {
-            (Some(last), Some(end)) => {
-                end.saturating_sub(u64::try_from(last.as_nanos()).unwrap_or(u64::MAX))
-            }
+            (Some(last), Some(end)) => end.saturating_sub(units::nanos(last)),
             _ => 0,
         }
     }
@@ -242,11 +239,10 @@ impl Stretches<'_> {
     fn format(&self, stretch: usize, text: &mut Text) -> Result<()> {
         let from = self.starts[stretch];
         let end = self.starts.get(stretch + 1).copied();
-        let mut events = self.view.events_between(self.cpu, from, end);
+        let events = self.view.events_between(self.cpu, from, end);
+        let mut events = events.wanting(self.wanted.as_ref());
         while let Some(event) = events.next_event() {
-            if is_wanted(self.wanted.as_ref(), event.cpu, event.payload) {
-                self.lines.push(text, &event)?;
-            }
+            self.lines.push(text, &event)?;
         }
         Ok(())
     }
@@ -294,14 +290,7 @@ impl<'v> Lines<'v> {
         if self.look.json {
             return Ok(json::write(&mut text.bytes, self.catalog, event)?);
         }
-        if let Some(missed) = event.missed {
-            let count = match missed {
-                Missed::Events(events) => Some(events),
-                Missed::Unknown => None,
-            };
-            self.formatter
-                .lost_events(&mut text.bytes, event.buffer, count);
-        }
+        push_lost(&self.formatter, &mut text.bytes, event);
         let is_known = |&(_, buffer): &(usize, u32)| buffer == event.buffer;
         if !text.first_of_cpu.iter().any(is_known) {
             text.first_of_cpu.push((text.bytes.len(), event.buffer));
@@ -310,6 +299,13 @@ impl<'v> Lines<'v> {
         self.formatter
             .record(&mut text.bytes, cpu, time, event.payload);
         Ok(())
+    }
+}
+
+/// Appends the line that says what was lost before an event, if something was.
+pub(crate) fn push_lost(formatter: &Formatter<'_>, text: &mut Vec<u8>, event: &ViewEvent<'_>) {
+    if let Some(missed) = event.missed {
+        formatter.lost_events(text, event.buffer, missed.count());
     }
 }
 

@@ -217,9 +217,7 @@ impl Target {
     /// What it is called: that of a generation says which one; else as it was asked for.
     pub(crate) fn name(&self, asked: &str) -> String {
         match self {
-            Self::Generation(generation) => {
-                format!("{}/{}", generation.instance(), generation.seq())
-            }
+            Self::Generation(generation) => generation.to_string(),
             _ => asked.to_owned(),
         }
     }
@@ -249,10 +247,8 @@ impl Target {
             Self::Generation(generation) => {
                 if generation.is_collecting() {
                     eprintln!(
-                        "outlive: {}/{} is not complete yet: a recorder still has to collect what the \
-                         host's ring held of it",
-                        generation.instance(),
-                        generation.seq()
+                        "outlive: {generation} is not complete yet: a recorder still has to collect what the \
+                         host's ring held of it"
                     );
                 }
                 with_tail(&generation.region_path(), &generation.tail_path())?
@@ -339,8 +335,6 @@ fn known_names(state: &StateDir) -> Result<Vec<String>> {
         .into_iter()
         .map(|entry| entry.name);
     let kept = generation::list(state)?;
-    let kept = kept
-        .iter()
-        .map(|generation| format!("{}/{}", generation.instance(), generation.seq()));
+    let kept = kept.iter().map(|generation| generation.to_string());
     Ok(configured.chain(kept).collect())
 }

@@ -67,5 +67,5 @@ pub use format::{EventFormat, Field, FieldKind};
 pub use header_page::HeaderPage;
 pub use print_fmt::Program;
 pub use task_names::{TaskNamePlace, TaskNames};
-pub use text::{Formatter, HeaderCounts, TextOptions, event_id};
+pub use text::{Formatter, HeaderCounts, TextOptions, event_id, pid};
 pub use value::{Array, Value};

@@ -77,7 +77,7 @@ fn common(sources: &Sources<'_>, next: &SourceEvent<'_>) -> [String; COMMON.len(
     let source = &sources.sources()[next.source];
     let catalog = &source.view.catalog;
     let event = &next.event;
-    let pid = json::pid(event.payload);
+    let pid = outlive_event::pid(event.payload).unwrap_or(0);
     let comm = catalog.tasks().comm(pid);
     let id = outlive_event::event_id(event.payload);
     let format = id.and_then(|id| catalog.event(id));

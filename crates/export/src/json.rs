@@ -5,7 +5,6 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use outlive_event::{Catalog, Value};
-use outlive_ring::Missed;
 use outlive_trace::view::{SourceEvent, Sources, ViewEvent};
 use serde_json::{Map, Value as Json, json};
 
@@ -84,14 +83,10 @@ pub fn object(catalog: &Catalog, event: &ViewEvent<'_>) -> Map<String, Json> {
     object.insert("ts".into(), event.time_stamp.into());
     object.insert("cpu".into(), event.cpu.into());
     if let Some(missed) = event.missed {
-        let count = match missed {
-            Missed::Events(events) => json!(events),
-            Missed::Unknown => Json::Null,
-        };
-        object.insert("lost_before".into(), count);
+        object.insert("lost_before".into(), missed.count().into());
     }
-    let [flags, preempt] = common_bytes(event.payload, 2);
-    let pid = pid(event.payload);
+    let [flags, preempt] = flags(event.payload).unwrap_or_default();
+    let pid = outlive_event::pid(event.payload).unwrap_or(0);
     object.insert("pid".into(), pid.into());
     object.insert("comm".into(), comm(catalog, pid));
     if catalog.cpu(event.payload).is_none() {
@@ -118,16 +113,9 @@ pub fn object(catalog: &Catalog, event: &ViewEvent<'_>) -> Map<String, Json> {
     object
 }
 
-/// The task of a record: `common_pid`.
-#[must_use]
-pub fn pid(payload: &[u8]) -> i32 {
-    i32::from_le_bytes(common_bytes(payload, 4))
-}
-
-/// Bytes of the common fields, which each record begins with: zeros where it ends too early.
-fn common_bytes<const N: usize>(payload: &[u8], at: usize) -> [u8; N] {
-    let bytes = payload.get(at..at + N);
-    bytes.and_then(|b| b.try_into().ok()).unwrap_or([0; N])
+/// Flags and preempt count of a record.
+fn flags(payload: &[u8]) -> Option<[u8; 2]> {
+    payload.get(2..)?.first_chunk().copied()
 }
 
 fn comm(catalog: &Catalog, pid: i32) -> Json {

@@ -153,11 +153,20 @@ pub struct Summary {
 impl Summary {
     /// Counts an event, and what is missing before it.
     pub fn count(&mut self, event: &ViewEvent<'_>, progress: &mut dyn FnMut(u64)) {
-        self.events += 1;
-        if let Some(Missed::Events(lost)) = event.missed {
-            self.lost += lost;
-        }
-        if self.events.is_multiple_of(PROGRESS_STEP) {
+        self.add(1, event.missed, progress);
+    }
+
+    /// Counts events, and what is missing before the first.
+    pub(crate) fn add(
+        &mut self,
+        events: u64,
+        missed: Option<Missed>,
+        progress: &mut dyn FnMut(u64),
+    ) {
+        let steps = self.events / PROGRESS_STEP;
+        self.events += events;
+        self.lost += missed.and_then(Missed::count).unwrap_or(0);
+        if self.events / PROGRESS_STEP != steps {
             progress(self.events);
         }
     }

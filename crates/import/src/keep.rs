@@ -140,10 +140,7 @@ fn layout(recording: &Recording, buffer: &Buffer, name: &str) -> Result<Layout> 
         let _ = cpu.for_each(recording.bytes(), buffer.page_size, &mut count);
         most = most.max(subbufs);
     }
-    // As the kernel sizes a ring: its indexes, and room for the metas.
-    let subbufs = most + 3;
-    let per_cpu = subbufs * SUBBUF_SIZE as u64 + (4 * subbufs + 64).next_multiple_of(4096);
-    let size = per_cpu * u64::from(nr_cpus) + (4 << 12);
+    let size = Geometry::size_for(nr_cpus, most + 3);
     let ring = Geometry::new(size, nr_cpus).map_err(of_layout(name))?;
     let catalog = &recording.catalog;
     let formats = catalog
@@ -271,7 +268,7 @@ impl Taken {
             found = true;
             self.damaged += u64::from(page.is_damaged);
             if let Some(missed) = page.missed {
-                sink.lost(cpu, known(missed));
+                sink.lost(cpu, missed.count());
             }
             if !page.records.is_empty() {
                 sink.begin(cpu, page.time_stamp);
@@ -283,13 +280,6 @@ impl Taken {
             }
         });
         self.no_subbufs += u64::from(!found);
-    }
-}
-
-fn known(missed: Missed) -> Option<u64> {
-    match missed {
-        Missed::Events(count) => Some(count),
-        Missed::Unknown => None,
     }
 }
 

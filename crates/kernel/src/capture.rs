@@ -30,6 +30,8 @@ pub struct Capture {
     pub options: Vec<(String, bool)>,
     /// Size of the host's ring in KiB per CPU.
     pub ring_kib_per_cpu: u64,
+    /// Only events of this task, and of those that it starts; of all tasks if `None`.
+    pub event_pid: Option<u32>,
 }
 
 impl Capture {
@@ -70,6 +72,9 @@ impl Capture {
         }
         for (option, is_on) in &self.options {
             instance.set_option(option, *is_on)?;
+        }
+        if let Some(pid) = self.event_pid {
+            instance.set_event_pid(pid)?;
         }
         run.clock = instance.trace_clock()?;
         run.source = instance.name().to_string();

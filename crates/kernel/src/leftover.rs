@@ -174,8 +174,7 @@ fn hex(run: RunId) -> String {
 
 /// A region with at least so many sub-buffers for each CPU, for events that need no live writer.
 pub(crate) fn layout_for(name: &str, nr_cpus: u32, subbufs: u64) -> Result<Layout, Error> {
-    let per_cpu = subbufs * 4096 + (4 * subbufs + 64).next_multiple_of(4096);
-    let size = per_cpu * u64::from(nr_cpus) + (4 << 12);
+    let size = Geometry::size_for(nr_cpus, subbufs);
     let ring = Geometry::new(size, nr_cpus).map_err(|source| outlive_trace::Error::Layout {
         name: name.to_owned(),
         source,

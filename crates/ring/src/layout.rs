@@ -261,6 +261,15 @@ impl Geometry {
         Self::with_format(RegionFormat::V6_16, size, nr_cpus)
     }
 
+    /// Bytes in which [`Geometry::new`] lays out at least `subbufs` sub-buffers for each CPU, its reader
+    /// page among them.
+    #[must_use]
+    pub fn size_for(nr_cpus: u32, subbufs: u64) -> u64 {
+        // The meta and index array of a CPU, and the global meta.
+        let block = subbufs * SUBBUF_SIZE as u64 + (subbufs * 4 + 64).next_multiple_of(4096);
+        block * u64::from(nr_cpus) + (4 << 12)
+    }
+
     /// The layout that a kernel of that format makes of `size` bytes for `nr_cpus` possible CPUs.
     ///
     /// # Errors

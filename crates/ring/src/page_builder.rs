@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 
 use crate::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
 use crate::subbuf::encode::{self, DELTA_END};
-use crate::subbuf::{MISSED_EVENTS, MISSED_STORED, Missed, SMALL_MAX, TIME_RECORD};
+use crate::subbuf::{self, Missed, SMALL_MAX, TIME_RECORD};
 
 /// Bytes of the number of missed events behind the data.
 const MISSED_COUNT: usize = 8;
@@ -69,7 +69,7 @@ impl PageBuilder {
         if end > SUBBUF_DATA || delta >> EXTEND_BITS != 0 {
             return false;
         }
-        if self.missed_count().is_some() && end > SUBBUF_DATA - MISSED_COUNT {
+        if self.missed.and_then(Missed::count).is_some() && end > SUBBUF_DATA - MISSED_COUNT {
             if !self.is_empty() {
                 return false;
             }
@@ -93,28 +93,10 @@ impl PageBuilder {
 
     /// Finishes the sub-buffer and returns it. The next event begins the next one.
     pub fn finish(&mut self) -> &[u8; SUBBUF_SIZE] {
-        let size = self.size;
-        self.zero_to(SUBBUF_DATA);
-        let mut commit = size as u64;
-        if self.missed.is_some() {
-            commit |= MISSED_EVENTS;
-        }
-        if let Some(count) = self.missed_count() {
-            commit |= MISSED_STORED;
-            self.page[SUBBUF_HEADER + size..][..MISSED_COUNT].copy_from_slice(&count.to_le_bytes());
-        }
-        self.page[..8].copy_from_slice(&self.first.to_le_bytes());
-        self.page[8..SUBBUF_HEADER].copy_from_slice(&commit.to_le_bytes());
+        subbuf::finish(&mut self.page, self.first, self.size, self.missed);
         self.size = 0;
         self.missed = None;
         &self.page
-    }
-
-    fn missed_count(&self) -> Option<u64> {
-        match self.missed {
-            Some(Missed::Events(count)) => Some(count),
-            _ => None,
-        }
     }
 
     fn append(&mut self, bytes: &[u8]) {

@@ -10,7 +10,7 @@
 
 use core::fmt;
 
-use crate::layout::{SUBBUF_DATA, SUBBUF_HEADER};
+use crate::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
 
 /// Bits of the commit word that are the size.
 const SIZE_MASK: u64 = 0x3fff_ffff;
@@ -56,6 +56,15 @@ impl Missed {
             _ => Self::Unknown,
         }
     }
+
+    /// How many, if they were counted.
+    #[must_use]
+    pub fn count(self) -> Option<u64> {
+        match self {
+            Self::Events(count) => Some(count),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// The commit word of a sub-buffer.
@@ -96,6 +105,26 @@ impl Commit {
         !(upper == 0 || (flagged && upper == 0xffff_ffff))
             || (self.0 & MISSED_STORED != 0 && !flagged)
     }
+}
+
+/// Puts the header on a sub-buffer with so many bytes of records, and zeros behind them. What is missing
+/// before it is in its commit word, and the number behind the records, if it is known and there is room.
+pub fn finish(page: &mut [u8; SUBBUF_SIZE], time_stamp: u64, size: usize, missed: Option<Missed>) {
+    let (header, data) = page.split_at_mut(SUBBUF_HEADER);
+    let behind = &mut data[size..];
+    behind.fill(0);
+    let mut commit = size as u64;
+    if missed.is_some() {
+        commit |= MISSED_EVENTS;
+    }
+    if let Some(count) = missed.and_then(Missed::count)
+        && let Some(place) = behind.first_chunk_mut()
+    {
+        *place = count.to_le_bytes();
+        commit |= MISSED_STORED;
+    }
+    header[..8].copy_from_slice(&time_stamp.to_le_bytes());
+    header[8..].copy_from_slice(&commit.to_le_bytes());
 }
 
 /// What is wrong with the records of a sub-buffer, and at which byte of its data.

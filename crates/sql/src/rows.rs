@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use outlive_event::{Catalog, Formatter, TextOptions, event_id};
+use outlive_event::{Catalog, Formatter, TextOptions, event_id, pid};
 use outlive_ring::Missed;
-use outlive_trace::intervals::{Interval, Intervals, pid_of};
+use outlive_trace::intervals::{Interval, Intervals};
 use outlive_trace::view::ViewEvent;
 
 use crate::bounds::Bounds;
@@ -151,8 +151,8 @@ impl Rows for EventRows {
             Role::Ts => unsigned(event.time_stamp).into(),
             Role::Wall => optional(source.view.realtime_ns(event.time_stamp)).into(),
             Role::Cpu => Owned::Integer(event.cpu.into()).into(),
-            Role::Pid => Owned::Integer(pid_of(event.payload).into()).into(),
-            Role::Task => task(catalog, pid_of(event.payload)),
+            Role::Pid => Owned::Integer(pid(event.payload).unwrap_or(0).into()).into(),
+            Role::Task => task(catalog, pid(event.payload).unwrap_or(0)),
             Role::System => format().map_or_else(null, |f| cells::text(f.system.as_bytes())),
             Role::Event => format().map_or_else(null, |f| cells::text(f.name.as_bytes())),
             Role::Text => self.text(source, event.payload).into(),

@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use outlive_event::{Catalog, EventFormat, Field, Value, event_id};
+use outlive_event::{Catalog, EventFormat, Field, Value, event_id, pid};
 
 use crate::view::ViewEvent;
 
@@ -236,12 +236,6 @@ impl Intervals {
         intervals
     }
 
-    /// Whether any of the events begins or ends an interval.
-    #[must_use]
-    pub fn is_possible(&self) -> bool {
-        self.roles.iter().any(Option::is_some)
-    }
-
     /// Takes the next event, and gives what it ends.
     pub fn push(&mut self, event: &ViewEvent<'_>, give: &mut dyn FnMut(Interval)) {
         let buffer = event.buffer as usize;
@@ -319,7 +313,8 @@ impl Intervals {
             Role::Entry { kind, number, name } => {
                 if let Some(number) = value(number) {
                     let name = self.handler_name(*kind, number, name.as_ref(), event.payload);
-                    let (kind, start, pid) = (*kind, event.time_stamp, pid_of(event.payload));
+                    let (kind, start, pid) =
+                        (*kind, event.time_stamp, pid(event.payload).unwrap_or(0));
                     let open = Open { name, start };
                     let cpu = self.cpus.entry(event.cpu).or_default();
                     cpu.handlers.push(Handler {
@@ -352,7 +347,7 @@ impl Intervals {
                             start: event.time_stamp,
                         },
                         cpu: event.cpu,
-                        pid: pid_of(event.payload),
+                        pid: pid(event.payload).unwrap_or(0),
                         is_uncertain: false,
                     };
                     self.spans.insert(id, span);
@@ -497,13 +492,6 @@ fn number(field: &Field, payload: &[u8]) -> Option<i64> {
         Value::Unsigned(value) => Some(value as i64),
         _ => None,
     }
-}
-
-/// The task that wrote a record; 0 if the record is too short.
-#[must_use]
-pub fn pid_of(payload: &[u8]) -> i32 {
-    let pid = payload.get(4..8).and_then(|b| b.first_chunk().copied());
-    pid.map_or(0, i32::from_le_bytes)
 }
 
 #[cfg(test)]

@@ -509,9 +509,7 @@ fn is_fixed(backing: &Backing) -> bool {
 /// Bytes of a region that holds `per_cpu` bytes of events for each CPU.
 fn ring_size_for(per_cpu: u64, nr_cpus: u32) -> u64 {
     let pages = (per_cpu.div_ceil(SUBBUF_DATA as u64) + 1).max(3);
-    // The meta and index array of a CPU, and the global meta.
-    let block = pages * 4096 + (pages * 4 + 64).next_multiple_of(4096);
-    block * u64::from(nr_cpus) + (4 << 12)
+    Geometry::size_for(nr_cpus, pages)
 }
 
 /// Whether an area has to be kept.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::stopwatch::{Times, time};
-use super::{outlive, region};
+use super::{outlive, quiet, region};
 
 const ROUNDS: usize = 7;
 const SIZE: u64 = 256 << 20;
@@ -57,14 +57,6 @@ fn export_command(region: &Path, dat: &Path) -> Command {
     let mut command = outlive();
     command.arg("export").arg(region).arg("-o").arg(dat);
     command
-}
-
-fn quiet(command: &mut Command) -> Result<()> {
-    let status = command.stderr(Stdio::null()).status()?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
-    }
-    Ok(())
 }
 
 /// The most memory of its own that a process has while it runs, in KiB, looked at again and again.

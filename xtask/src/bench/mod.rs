@@ -13,11 +13,11 @@ mod stopwatch;
 pub(crate) mod tracing;
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{cargo, root, run};
+use crate::run::{cargo, root, run, target};
 
 type Bench = (&'static str, fn() -> Result<()>);
 
@@ -69,9 +69,14 @@ pub(crate) fn outlive() -> Command {
     Command::new(target().join("release/outlive"))
 }
 
-/// Where Cargo puts what it builds.
-pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+/// Runs a command that must succeed, and of which nothing is wanted but that.
+fn quiet(command: &mut Command) -> Result<()> {
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let status = command.status()?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
 }
 
 /// A folder that is removed when it is dropped.

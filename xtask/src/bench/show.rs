@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::outlive;
 use super::stopwatch::{Times, time};
+use super::{outlive, quiet};
 
 const ROUNDS: usize = 5;
 const TRACEFS: &str = "/sys/kernel/tracing";
@@ -102,15 +102,4 @@ fn count_lines(command: &mut Command) -> Result<u64> {
     Ok(lines
         .filter(|line| line.len() > 40 && line[0] != b'#')
         .count() as u64)
-}
-
-fn quiet(command: &mut Command) -> Result<()> {
-    let status = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
-    }
-    Ok(())
 }

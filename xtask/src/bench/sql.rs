@@ -2,13 +2,13 @@
 //! not.
 
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::outlive;
 use super::show::record_for_outlive;
 use super::stopwatch::{Times, time};
+use crate::run::output;
 
 const ROUNDS: usize = 7;
 
@@ -60,12 +60,4 @@ fn number(state: &Path, statement: &str) -> Result<u64> {
     number
         .parse()
         .with_context(|| format!("{statement}: {number}"))
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.output()?;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8(output.stdout)?)
 }

@@ -10,6 +10,8 @@ use outlive_trace::Verdict;
 use outlive_trace::intervals::{Interval, IntervalKind, Intervals};
 use outlive_trace::view::View;
 
+use crate::units;
+
 /// The last part of one run, or of several put together.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -41,7 +43,7 @@ impl Window {
                 view.clock()
             );
         }
-        let last = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
+        let last = units::nanos(last);
         // Where a CPU's buffer has wrapped, what it recorded before is gone, of that CPU alone.
         let wrapped = view.cpus.iter().filter(|cpu| cpu.counters.overrun > 0);
         let all_there = wrapped.filter_map(|cpu| cpu.oldest).max().unwrap_or(first);

@@ -224,7 +224,7 @@ impl Prove<'_> {
                 .position(|canary| Some(&canary.label) == recorded_as);
             if let (true, Some(at)) = (is_of_run, at) {
                 counts[at] = canary::count(&generation, &pending.run_id);
-                let kept = format!("{}/{}", generation.instance(), generation.seq());
+                let kept = generation.to_string();
                 say!("a recorder kept the canary as {kept}; `outlive rm {kept}` removes it");
             }
         }

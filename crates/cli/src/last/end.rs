@@ -181,7 +181,7 @@ impl Pass {
             self.silences.push(Silence { from, until: time });
         }
         let group = match self.by_thread {
-            true => outlive_export::json::pid(event.payload),
+            true => outlive_event::pid(event.payload).unwrap_or(0),
             false => event.cpu.cast_signed(),
         };
         let recent = self.groups.entry(group).or_default();

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use outlive_export::json;
 use outlive_ring::Missed;
 use outlive_trace::view::ViewEvent;
 
@@ -48,7 +47,7 @@ impl Kept {
     }
 
     pub(super) fn pid(&self) -> i32 {
-        json::pid(&self.payload)
+        outlive_event::pid(&self.payload).unwrap_or(0)
     }
 }
 

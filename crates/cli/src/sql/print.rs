@@ -66,6 +66,8 @@ impl<W: Write> Printer<W> {
     fn begin(&mut self, columns: &[String]) -> Result<()> {
         self.columns = columns.to_vec();
         self.widths = None;
+        // Of a statement that failed in its midst.
+        self.measured.clear();
         match self.format {
             Format::Csv => {
                 let names = columns.iter().map(|name| Cell::Text(name.as_bytes()));

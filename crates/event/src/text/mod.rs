@@ -237,6 +237,15 @@ pub fn event_id(payload: &[u8]) -> Option<u16> {
     payload.first_chunk().copied().map(u16::from_le_bytes)
 }
 
+/// The task that wrote the record `payload`: `common_pid`, the four bytes behind id, flags and preempt
+/// count.
+#[inline]
+#[must_use]
+pub fn pid(payload: &[u8]) -> Option<i32> {
+    let pid = payload.get(4..)?.first_chunk()?;
+    Some(i32::from_le_bytes(*pid))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

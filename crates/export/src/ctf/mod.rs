@@ -13,12 +13,11 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use outlive_event::{Catalog, event_id};
-use outlive_ring::Missed;
+use outlive_event::{Catalog, event_id, pid};
 use outlive_trace::view::{SourceEvent, Sources, Timeline, View};
 
 use self::layout::EventClass;
-use crate::{Error, Exporter, Result, Summary, json::pid};
+use crate::{Error, Exporter, Result, Summary};
 
 /// Begins each packet.
 const MAGIC: u32 = 0xc1fc_1fc1;
@@ -181,7 +180,7 @@ impl<'v> StreamClass<'v> {
         out.extend_from_slice(&time.to_le_bytes());
         let common: [u8; 8] = payload.first_chunk().copied().unwrap_or_default();
         out.extend_from_slice(&common[2..]);
-        layout::push_text(out, self.comm(pid(payload)));
+        layout::push_text(out, self.comm(pid(payload).unwrap_or(0)));
         let catalog = self.catalog;
         let class = self.events.entry(id).or_insert_with(|| {
             let format = catalog.event(id);
@@ -309,10 +308,7 @@ impl<'v, 'o> Writer<'v, 'o> {
         };
         if let Some(missed) = next.event.missed {
             stream.flush()?;
-            stream.discarded += match missed {
-                Missed::Events(count) => count,
-                Missed::Unknown => 1,
-            };
+            stream.discarded += missed.count().unwrap_or(1);
         }
         // Readers refuse a stream whose time goes back, as the wall clock's may.
         let time = next.time.max(stream.end);

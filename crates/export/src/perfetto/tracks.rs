@@ -7,12 +7,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use outlive_event::{Catalog, EventFormat, Value};
+use outlive_event::{Catalog, EventFormat, Value, pid};
 use outlive_trace::view::{Source, SourceEvent, Sources};
 
 use super::encode::Message;
 use super::{Output, as_text, packet, sequence_of};
-use crate::json::pid;
 
 /// `TrackDescriptor`, `ProcessDescriptor`, `ThreadDescriptor`.
 mod descriptor {
@@ -93,7 +92,7 @@ pub(super) fn unnested(sources: &Sources<'_>) -> HashSet<(usize, i32)> {
         let view = sources.sources()[next.source].view;
         let payload = next.event.payload;
         let format = format_of(&view.catalog, payload).filter(|format| format.has_cpu());
-        let thread = (next.source, pid(payload));
+        let thread = (next.source, pid(payload).unwrap_or(0));
         match format.and_then(|format| span_part(format, payload)) {
             Some(SpanPart::Begin(id)) => open.entry(thread).or_default().push(id),
             Some(SpanPart::End(id)) => {
@@ -182,7 +181,7 @@ impl<'v> Tracks<'v> {
         if next.event.missed.is_some() {
             self.lose(out)?;
         }
-        let thread = pid(payload);
+        let thread = pid(payload).unwrap_or(0);
         if self.threads.insert(thread) {
             self.describe_thread(out, thread)?;
         }

@@ -12,7 +12,7 @@ use outlive_trace::view::{Source, Sources, Timeline, ViewCpu, ViewEvent};
 
 use super::ids::Ids;
 use super::{Buffer, CpuData, PAGE};
-use crate::{Error, PROGRESS_STEP, Result, Summary};
+use crate::{Error, Result, Summary};
 
 /// Sub-buffers that are written at once.
 const BATCH: usize = 256;
@@ -132,7 +132,7 @@ impl<'s> Data<'s> {
                 let batch = &mut batch[..BATCH.min(pages - first)];
                 for (page, number) in batch.iter_mut().zip(first..) {
                     if let Some(copied) = view.copy_subbuf(cpu, number, page) {
-                        count(summary, u64::from(copied.entries), copied.missed, progress);
+                        summary.add(u64::from(copied.entries), copied.missed, progress);
                     }
                 }
                 let at = data.offset + first as u64 * PAGE;
@@ -195,22 +195,6 @@ pub(super) fn clock(sources: &Sources<'_>, source: &Source<'_>) -> &'static str 
         Timeline::Monotonic => TraceClock::Mono.name(),
         // No trace clock of the kernel counts so. Of this one trace-cmd shows seconds.
         Timeline::Realtime => TraceClock::Global.name(),
-    }
-}
-
-fn count(
-    summary: &mut Summary,
-    events: u64,
-    missed: Option<Missed>,
-    progress: &mut dyn FnMut(u64),
-) {
-    let before = summary.events / PROGRESS_STEP;
-    summary.events += events;
-    if let Some(Missed::Events(lost)) = missed {
-        summary.lost += lost;
-    }
-    if summary.events / PROGRESS_STEP != before {
-        progress(summary.events);
     }
 }
 

@@ -98,6 +98,16 @@ impl CpuData {
     }
 }
 
+/// Gives CPUs their places behind `at`, and returns where they end.
+fn place<'a>(cpus: impl IntoIterator<Item = &'a mut CpuData>, at: u64) -> u64 {
+    let mut at = at.next_multiple_of(PAGE);
+    for data in cpus {
+        data.offset = at;
+        at += data.len();
+    }
+    at
+}
+
 /// Bytes, and where they are in the file.
 type Piece = (u64, Vec<u8>);
 

@@ -4,7 +4,7 @@
 
 use super::content::Content;
 use super::{
-    Buffer, PAGE, Piece, nr_cpus, option, push_magic, push_option, push_options, push_sized,
+    Buffer, Piece, nr_cpus, option, place, push_magic, push_option, push_options, push_sized,
     push_text, v7,
 };
 
@@ -35,7 +35,8 @@ pub(super) fn lay_out(content: &Content, buffers: &mut [Buffer]) -> Vec<Piece> {
         push_option(&mut head, option::BUFFER, &data);
     }
     head.extend_from_slice(&option::DONE.to_le_bytes());
-    place(buffers, tables.end);
+    let cpus_of_all = buffers.iter_mut().flat_map(|buffer| &mut buffer.cpus);
+    place(cpus_of_all, tables.end);
     let (top, instances): (Vec<_>, Vec<_>) = buffers.iter().partition(|b| b.name.is_empty());
     push_table(&mut head, top.first().copied(), cpus);
     for buffer in instances {
@@ -100,12 +101,4 @@ fn push_table(out: &mut Vec<u8>, buffer: Option<&Buffer>, cpus: u32) {
         out.extend_from_slice(&len.to_le_bytes());
     }
     push_sized(out, &clock(buffer));
-}
-
-fn place(buffers: &mut [Buffer], at: u64) {
-    let mut at = at.next_multiple_of(PAGE);
-    for data in buffers.iter_mut().flat_map(|buffer| &mut buffer.cpus) {
-        data.offset = at;
-        at += data.len();
-    }
 }

@@ -2,7 +2,8 @@
 
 use super::content::Content;
 use super::{
-    Buffer, PAGE, Piece, option, push_magic, push_option, push_options, push_sized, push_text,
+    Buffer, PAGE, Piece, option, place, push_magic, push_option, push_options, push_sized,
+    push_text,
 };
 
 /// Bytes of a section's header: id, flags, description, size.
@@ -64,7 +65,7 @@ pub(super) fn lay_out(content: &Content, buffers: &mut [Buffer]) -> Vec<Piece> {
     let mut at = pieces[0].1.len() as u64;
     push_options(&mut options, content, buffers);
     for buffer in buffers {
-        let end = place(buffer, at + SECTION_HEADER);
+        let end = place(&mut buffer.cpus, at + SECTION_HEADER);
         let description = format!("buffer flyrecord {}", buffer.name);
         sections.header(section::BUFFER, &description, end - at - SECTION_HEADER);
         pieces.push((at, std::mem::take(&mut sections.bytes)));
@@ -81,16 +82,6 @@ pub(super) fn lay_out(content: &Content, buffers: &mut [Buffer]) -> Vec<Piece> {
     sections.bytes.extend_from_slice(&strings);
     pieces.push((at, sections.bytes));
     pieces
-}
-
-/// Gives the CPUs of a buffer their places behind `at`, and returns where they end.
-fn place(buffer: &mut Buffer, at: u64) -> u64 {
-    let mut at = at.next_multiple_of(PAGE);
-    for data in &mut buffer.cpus {
-        data.offset = at;
-        at += data.len();
-    }
-    at
 }
 
 /// The option BUFFER.

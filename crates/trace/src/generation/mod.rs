@@ -26,6 +26,7 @@ mod unnamed;
 mod tests;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -114,6 +115,13 @@ pub struct Generation {
     seq: u64,
     path: PathBuf,
     meta: Option<Meta>,
+}
+
+/// Its name: `boot_mapped/12`.
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.instance, self.seq)
+    }
 }
 
 impl Generation {

@@ -4,7 +4,7 @@ use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::subbuf::Position;
 use outlive_ring::{Events, Missed};
 
-use super::{View, ViewCpu};
+use super::{View, ViewCpu, Wanted};
 
 /// One event of a view.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,8 @@ pub struct MergedEvents<'v> {
     end: Option<u64>,
     /// Only events that say that they were written on this CPU.
     only_cpu: Option<u32>,
+    /// Only these events.
+    wanted: Option<&'v Wanted<'v>>,
 }
 
 impl<'v> MergedEvents<'v> {
@@ -60,7 +62,15 @@ impl<'v> MergedEvents<'v> {
             streams: cpus.map(|cpu| CpuStream::new(view, cpu, from)).collect(),
             end,
             only_cpu,
+            wanted: None,
         }
+    }
+
+    /// Only those that are wanted; all if nothing was selected.
+    #[must_use]
+    pub fn wanting(mut self, wanted: Option<&'v Wanted<'v>>) -> Self {
+        self.wanted = wanted;
+        self
     }
 
     /// The next event.
@@ -69,14 +79,13 @@ impl<'v> MergedEvents<'v> {
             .map(|earliest| self.streams[earliest].take())
     }
 
-    /// The next event, which stays the next one.
-    #[must_use]
-    pub fn peek(&mut self) -> Option<ViewEvent<'_>> {
-        self.earliest()
-            .and_then(|earliest| self.streams[earliest].ahead())
+    /// The time of the next event in the text.
+    pub(super) fn peek_time(&mut self) -> Option<u64> {
+        let earliest = self.earliest()?;
+        Some(self.streams[earliest].next.as_ref()?.text_time_stamp)
     }
 
-    /// The stream that has the next event, all that is not of `only_cpu` skipped before it.
+    /// The stream that has the next event, all that is not asked for skipped before it.
     fn earliest(&mut self) -> Option<usize> {
         loop {
             let (time, earliest) = (0..self.streams.len())
@@ -85,13 +94,24 @@ impl<'v> MergedEvents<'v> {
             if self.end.is_some_and(|end| time >= end) {
                 return None;
             }
-            let stream = &mut self.streams[earliest];
-            let is_of = |cpu| stream.ahead().is_some_and(|event| event.cpu == cpu);
-            if self.only_cpu.is_none_or(is_of) {
+            if self.is_asked_for(&self.streams[earliest]) {
                 return Some(earliest);
             }
-            stream.take();
+            self.streams[earliest].take();
         }
+    }
+
+    /// Whether the event that a stream has decoded ahead is one of those.
+    fn is_asked_for(&self, stream: &CpuStream<'_>) -> bool {
+        if self.only_cpu.is_none() && self.wanted.is_none() {
+            return true;
+        }
+        stream.ahead().is_some_and(|event| {
+            self.only_cpu.is_none_or(|cpu| event.cpu == cpu)
+                && self
+                    .wanted
+                    .is_none_or(|wanted| wanted.has(event.cpu, event.payload))
+        })
     }
 }
 

@@ -1,8 +1,7 @@
 //! Whole sub-buffers of a view, as a kernel's `trace_pipe_raw` hands them out.
 
-use outlive_ring::Missed;
 use outlive_ring::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
-use outlive_ring::subbuf::{MISSED_EVENTS, MISSED_STORED};
+use outlive_ring::{Missed, subbuf};
 
 use super::{View, ViewCpu};
 
@@ -27,24 +26,10 @@ impl View {
         out: &mut [u8; SUBBUF_SIZE],
     ) -> Option<RawSubbuf> {
         let placed = cpu.pages.get(number)?;
-        let (header, data) = out.split_first_chunk_mut::<SUBBUF_HEADER>()?;
-        let data = data.first_chunk_mut::<SUBBUF_DATA>()?;
+        let data = out[SUBBUF_HEADER..].first_chunk_mut::<SUBBUF_DATA>()?;
         let size = self.read_page(cpu.cpu, placed, data).len();
-        let behind = &mut data[size..];
-        behind.fill(0);
-        let mut commit = size as u64;
         let missed = placed.page.missed;
-        if missed.is_some() {
-            commit |= MISSED_EVENTS;
-        }
-        if let Some(Missed::Events(count)) = missed
-            && let Some(place) = behind.first_chunk_mut()
-        {
-            *place = count.to_le_bytes();
-            commit |= MISSED_STORED;
-        }
-        header[..8].copy_from_slice(&placed.page.time_stamp.to_le_bytes());
-        header[8..].copy_from_slice(&commit.to_le_bytes());
+        subbuf::finish(out, placed.page.time_stamp, size, missed);
         Some(RawSubbuf {
             entries: placed.page.entries,
             missed,

@@ -31,11 +31,6 @@ impl<'v> Source<'v> {
             wanted: None,
         }
     }
-
-    fn wants(&self, event: &ViewEvent<'_>) -> bool {
-        let wanted = self.wanted.as_ref();
-        wanted.is_none_or(|wanted| wanted.has(event.cpu, event.payload))
-    }
 }
 
 /// The clock in which the events of several sources are put in order.
@@ -47,6 +42,17 @@ pub enum Timeline {
     Monotonic,
     /// `CLOCK_REALTIME` in nanoseconds since 1970: the sources are of different boots or machines.
     Realtime,
+}
+
+impl Timeline {
+    /// Its time of a clock pair.
+    fn clock(self) -> fn(&ClockPair) -> u64 {
+        match self {
+            Self::Trace => |pair| pair.trace,
+            Self::Monotonic => |pair| pair.monotonic_ns,
+            Self::Realtime => |pair| pair.realtime_ns,
+        }
+    }
 }
 
 /// Why sources have no common time.
@@ -117,10 +123,25 @@ impl<'v> Sources<'v> {
     #[must_use]
     pub fn time(&self, source: usize, trace: u64) -> u64 {
         let pairs = &self.sources[source].view.clock_pairs;
-        match self.timeline {
-            Timeline::Trace => trace,
-            Timeline::Monotonic => convert(pairs, trace, |pair| pair.monotonic_ns),
-            Timeline::Realtime => convert(pairs, trace, |pair| pair.realtime_ns),
+        convert(pairs, trace, |pair| pair.trace, self.timeline.clock())
+    }
+
+    /// A common time, in the time of a source's trace clock.
+    fn trace_time(&self, source: usize, time: u64) -> u64 {
+        let pairs = &self.sources[source].view.clock_pairs;
+        convert(pairs, time, self.timeline.clock(), |pair| pair.trace)
+    }
+
+    /// Leaves out what is before the last `ns` nanoseconds of all sources together. What the kernel's ring
+    /// recorded after a recorder's death comes on top.
+    pub fn keep_last(&mut self, ns: u64) {
+        let ends = (0..self.sources.len()).filter_map(|i| {
+            let end = self.sources[i].view.recorded_until()?;
+            Some(self.time(i, end))
+        });
+        let from = ends.max().unwrap_or(0).saturating_sub(ns);
+        for source in 0..self.sources.len() {
+            self.sources[source].from = self.trace_time(source, from);
         }
     }
 
@@ -129,17 +150,17 @@ impl<'v> Sources<'v> {
     #[must_use]
     pub fn boottime(&self, source: usize, trace: u64) -> u64 {
         let pairs = &self.sources[source].view.clock_pairs;
-        convert(pairs, trace, |pair| pair.boottime_ns)
+        convert(pairs, trace, |pair| pair.trace, |pair| pair.boottime_ns)
     }
 
     /// The wanted events of all sources in the order of the common time; of equal times the
     /// source that was given first.
     #[must_use]
     pub fn events(&self) -> MergedSources<'_> {
-        let streams = self
-            .sources
-            .iter()
-            .map(|source| source.view.events_between(source.cpu, source.from, None));
+        let streams = self.sources.iter().map(|source| {
+            let events = source.view.events_between(source.cpu, source.from, None);
+            events.wanting(source.wanted.as_ref())
+        });
         MergedSources {
             sources: self,
             streams: streams.collect(),
@@ -154,23 +175,29 @@ fn is_same_boot(a: &View, b: &View) -> bool {
     }
 }
 
-/// A time of the trace clock in another clock: between two pairs by the line through both, so that
-/// times keep their order, and outside at the distance from the nearest pair.
-fn convert(pairs: &[ClockPair], trace: u64, clock: impl Fn(&ClockPair) -> u64) -> u64 {
-    let later = pairs.partition_point(|pair| pair.trace <= trace);
+/// A time of one clock in another: between two pairs by the line through both, so that times keep their
+/// order, and outside at the distance from the nearest pair.
+fn convert(
+    pairs: &[ClockPair],
+    time: u64,
+    from: impl Fn(&ClockPair) -> u64,
+    to: impl Fn(&ClockPair) -> u64,
+) -> u64 {
+    let later = pairs.partition_point(|pair| from(pair) <= time);
     let (before, after) = (later.checked_sub(1).map(|i| &pairs[i]), pairs.get(later));
-    let converted = match (before, after) {
-        (Some(before), Some(after)) => {
-            let ratio = i128::from(trace - before.trace);
-            let span = i128::from(after.trace - before.trace);
-            let passed = i128::from(clock(after)) - i128::from(clock(before));
-            i128::from(clock(before)) + passed * ratio / span
-        }
-        (Some(pair), None) | (None, Some(pair)) => {
-            i128::from(clock(pair)) + i128::from(trace) - i128::from(pair.trace)
-        }
-        (None, None) => i128::from(trace),
+    let Some(near) = before.or(after) else {
+        return time;
     };
+    let wide = |time| i128::from(time);
+    let since = wide(time) - wide(from(near));
+    // Pairs are what a region says: only such as go forwards make a line.
+    let on_line = before.zip(after).and_then(|(before, after)| {
+        let span = wide(from(after)) - wide(from(before));
+        let passed = wide(to(after)) - wide(to(before));
+        let product = passed.checked_mul(since)?;
+        (span > 0).then(|| product / span)
+    });
+    let converted = wide(to(near)) + on_line.unwrap_or(since);
     u64::try_from(converted.max(0)).unwrap_or(u64::MAX)
 }
 
@@ -196,20 +223,14 @@ pub struct MergedSources<'s> {
 impl MergedSources<'_> {
     /// The next event.
     pub fn next_event(&mut self) -> Option<SourceEvent<'_>> {
-        loop {
-            let source = self.earliest()?;
-            let event = self.streams[source].peek()?;
-            if self.sources.sources[source].wants(&event) {
-                let event = self.streams[source].next_event()?;
-                let time = self.sources.time(source, event.time_stamp);
-                return Some(SourceEvent {
-                    source,
-                    time,
-                    event,
-                });
-            }
-            self.streams[source].next_event();
-        }
+        let source = self.earliest()?;
+        let event = self.streams[source].next_event()?;
+        let time = self.sources.time(source, event.time_stamp);
+        Some(SourceEvent {
+            source,
+            time,
+            event,
+        })
     }
 
     fn earliest(&mut self) -> Option<usize> {
@@ -218,10 +239,8 @@ impl MergedSources<'_> {
         }
         let sources = self.sources;
         let streams = self.streams.iter_mut().enumerate();
-        let times = streams.filter_map(|(i, stream)| {
-            let event = stream.peek()?;
-            Some((sources.time(i, event.text_time_stamp), i))
-        });
+        let times =
+            streams.filter_map(|(i, stream)| Some((sources.time(i, stream.peek_time()?), i)));
         times.min().map(|(_, i)| i)
     }
 }
@@ -241,13 +260,25 @@ mod tests {
     #[test]
     fn a_time_is_converted_between_outside_and_without_clock_pairs() {
         let pairs = [pair(1000, 5000), pair(2000, 6010)];
-        let at = |trace| convert(&pairs, trace, |pair| pair.monotonic_ns);
+        let at = |time| convert(&pairs, time, |pair| pair.trace, |pair| pair.monotonic_ns);
         assert_eq!(at(1000), 5000);
         assert_eq!(at(1500), 5505);
         assert_eq!(at(2000), 6010);
         assert_eq!(at(2001), 6011);
         assert_eq!(at(900), 4900);
-        assert_eq!(convert(&[], 7, |pair| pair.monotonic_ns), 7);
-        assert_eq!(convert(&[pair(100, 5)], 1, |pair| pair.monotonic_ns), 0);
+        let of = |pairs: &[ClockPair], time| {
+            convert(pairs, time, |pair| pair.trace, |pair| pair.monotonic_ns)
+        };
+        assert_eq!(of(&[], 7), 7);
+        assert_eq!(of(&[pair(100, 5)], 1), 0);
+        let back = |time| convert(&pairs, time, |pair| pair.monotonic_ns, |pair| pair.trace);
+        for time in [900, 1000, 1500, 2000, 2001] {
+            assert_eq!(back(at(time)), time);
+        }
+        // Whatever a region says, there is an answer.
+        let wild = [pair(9, 1), pair(3, u64::MAX), pair(3, 0), pair(u64::MAX, 5)];
+        for time in [0, 3, 5, 9, u64::MAX] {
+            of(&wild, time);
+        }
     }
 }

@@ -85,8 +85,7 @@ impl<'c> Wanted<'c> {
 /// The name of the task that a record is of, as the kernel had it at the time.
 fn comm(tasks: &Tasks, payload: &[u8], cpu: u32) -> [u8; COMM_SIZE] {
     let mut comm = [0; COMM_SIZE];
-    let pid = payload.get(4..8).and_then(|b| b.try_into().ok());
-    let pid = pid.map_or(0, i32::from_le_bytes);
+    let pid = outlive_event::pid(payload).unwrap_or(0);
     if pid == 0 {
         // Sixteen bytes are enough for any CPU's number.
         let _ = write!(&mut comm[..], "swapper/{cpu}");
