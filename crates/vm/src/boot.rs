@@ -16,13 +16,9 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mount -t tracefs tracefs /sys/kernel/tracing; mount -t tmpfs tmp /tmp; mount -t tmpfs run /run
 mkdir -p /dev/shm; mount -t tmpfs shm /dev/shm
 [ -z \"$(ls /modules 2>/dev/null)\" ] || for m in /modules/*; do insmod $m; done
-echo outlive-vm: init > /dev/console
 . /script
 save; poweroff -f
 ";
-
-/// What the console shows once the kernel has come to its first program.
-pub(crate) const INIT_MARK: &str = "outlive-vm: init";
 
 /// Sends everything under `/out` to the host.
 const SAVE: &str = "#!/bin/sh\ntar -C /out -cf /dev/vport0p1 .; sync\n";

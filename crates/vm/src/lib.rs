@@ -27,7 +27,6 @@
 //! # }
 //! ```
 
-mod again;
 pub mod backup_time;
 mod boot;
 pub mod crash;
@@ -42,7 +41,6 @@ mod programs;
 mod qemu;
 pub mod regions;
 
-pub use again::again;
 pub use boot::{Boot, End, Outcome};
 pub use disk::Disk;
 pub use error::Error;

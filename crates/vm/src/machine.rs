@@ -5,7 +5,6 @@
 //! runs as after a reset, and leaves memory as it is.
 
 use std::fs::File;
-use std::io::{Seek, copy};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -22,8 +21,6 @@ pub struct Machine {
     pub(crate) cpus: u32,
     memory: File,
     memory_mib: u64,
-    /// What it was before the last boot, for another try of that.
-    before: File,
 }
 
 impl Machine {
@@ -41,7 +38,6 @@ impl Machine {
             cpus,
             memory: memory_file(memory_mib)?,
             memory_mib,
-            before: memory_file(memory_mib)?,
         })
     }
 
@@ -50,7 +46,6 @@ impl Machine {
     /// # Errors
     /// The guest does not come back ([`Error::Hangs`], with its console), or QEMU does not run.
     pub fn boot(&mut self, boot: &Boot) -> Result<Outcome, Error> {
-        copy_memory(&self.memory, &self.before)?;
         qemu::run(self, boot)
     }
 
@@ -85,11 +80,6 @@ impl Machine {
         self.check(address, bytes.len())?;
         let written = self.memory.write_all_at(bytes, address);
         written.map_err(Error::io("cannot write", "the machine's memory"))
-    }
-
-    /// Makes memory what it was before the boot.
-    pub(crate) fn restore(&self) -> Result<(), Error> {
-        copy_memory(&self.before, &self.memory)
     }
 
     fn check(&self, address: u64, len: usize) -> Result<(), Error> {
@@ -135,13 +125,4 @@ fn memory_file(memory_mib: u64) -> Result<File, Error> {
     let resized = memory.set_len(memory_mib << 20);
     resized.map_err(Error::io("cannot make the memory in", folder))?;
     Ok(memory)
-}
-
-fn copy_memory(mut from: &File, mut to: &File) -> Result<(), Error> {
-    let copied = from
-        .rewind()
-        .and_then(|()| to.rewind())
-        .and_then(|()| copy(&mut from, &mut to));
-    copied.map_err(Error::io("cannot copy", "the machine's memory"))?;
-    Ok(())
 }

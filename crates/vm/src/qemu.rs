@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::again;
-use crate::boot::{self, last_lines};
+use crate::boot::last_lines;
 use crate::initramfs::output;
 use crate::{Boot, End, Error, Machine, Outcome};
 
@@ -28,28 +27,8 @@ impl Drop for Qemu {
     }
 }
 
-/// How often a boot is tried in which the kernel dies by itself: emulation has some do so (6.12 in every
-/// fourth boot, or more often where many processes begin). One that dies each time does so for a reason.
-const TRIES: u32 = 6;
-
 /// Runs one boot of a machine.
 pub(crate) fn run(machine: &Machine, boot: &Boot) -> Result<Outcome, Error> {
-    for _ in 1..TRIES {
-        let outcome = run_once(machine, boot)?;
-        // What a disk has got of the boot stays; memory alone is as it was before.
-        let is_to_repeat = !outcome.console.contains(boot::INIT_MARK)
-            || (machine.kernel.may_die()
-                && boot.qemu.is_empty()
-                && again::is_dead_by_itself(&outcome.console));
-        if outcome.end != End::Reset || !is_to_repeat {
-            return Ok(outcome);
-        }
-        machine.restore()?;
-    }
-    run_once(machine, boot)
-}
-
-fn run_once(machine: &Machine, boot: &Boot) -> Result<Outcome, Error> {
     let work =
         tempfile::tempdir().map_err(Error::io("cannot make a folder in", std::env::temp_dir()))?;
     let initrd = work.path().join("initrd");
@@ -58,7 +37,6 @@ fn run_once(machine: &Machine, boot: &Boot) -> Result<Outcome, Error> {
     let mut qemu = start(machine, boot, work.path())?;
     let watched = watch(&mut qemu, boot, work.path());
     let console = console(work.path());
-    again::note(&console);
     let end = match watched {
         Ok(Some(end)) => end,
         Ok(None) => return Err(ended(qemu, work.path())),
@@ -84,7 +62,6 @@ fn start(machine: &Machine, boot: &Boot, work: &Path) -> Result<Qemu, Error> {
     let errors = work.join("stderr");
     let errors = fs::File::create(&errors).map_err(Error::io("cannot make", &errors))?;
     // Also when this process is killed, its machine goes.
-    let line = boot.line() + machine.kernel.emulation_parameters();
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
@@ -108,7 +85,7 @@ fn start(machine: &Machine, boot: &Boot, work: &Path) -> Result<Qemu, Error> {
         .args(machine.memory_args())
         .arg("-kernel")
         .arg(machine.kernel.vmlinuz())
-        .args(["-initrd", &place("initrd"), "-append", &line])
+        .args(["-initrd", &place("initrd"), "-append", &boot.line()])
         .args(["-serial", &format!("file:{}", place("console"))])
         .args(["-device", "virtio-serial", "-chardev"])
         .arg(format!("file,id=out,path={}", place("out.tar")))

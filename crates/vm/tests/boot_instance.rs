@@ -299,10 +299,6 @@ fn instance_of_6_18_is_copied_without_consuming_before_its_events_start() {
 /// down in the midst of a harvest.
 #[test]
 fn instance_of_6_12_is_kept_over_kills_and_a_panic_in_the_midst_of_the_harvest() {
-    outlive_vm::again(instance_of_6_12);
-}
-
-fn instance_of_6_12() {
     let line = "reserve_mem=1M:2M:trace trace_instance=boot_mapped@trace,sched \
                 trace_instance=backup=boot_mapped";
     let Some(mut rig) = Rig::new("6.12.107", QUIET, line) else {

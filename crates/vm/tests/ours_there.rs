@@ -354,10 +354,6 @@ fn linux_7_2_13_shows_what_we_wrote_for_two_cpus() {
 /// Its layout is another: it says so and wipes the region. Outlive writes the current one only.
 #[test]
 fn linux_6_12_107_does_not_take_the_current_layout() {
-    outlive_vm::again(not_taken_by_6_12);
-}
-
-fn not_taken_by_6_12() {
     let Some(mut machine) = machine("6.12.107", 2) else {
         return;
     };

@@ -9,7 +9,7 @@ use super::base::Base;
 use super::draft::Damage;
 use super::edit::apply;
 use super::outcome::Outcome;
-use crate::boot::{INIT_MARK, last_lines};
+use crate::boot::last_lines;
 use crate::{Boot, End, Error, Kernel, Machine};
 
 const MIB: u64 = 1 << 20;
@@ -52,15 +52,7 @@ impl Batch<'_> {
         )
     }
 
-    /// Once more if a kernel dies that has come to its first program: that may be the emulation.
     fn boot(&self, judge: &Guest<'_>) -> Result<crate::Outcome, Error> {
-        match self.boot_once(judge) {
-            Ok(left) if is_dead(&left) && left.console.contains(INIT_MARK) => self.boot_once(judge),
-            result => result,
-        }
-    }
-
-    fn boot_once(&self, judge: &Guest<'_>) -> Result<crate::Outcome, Error> {
         let cpus = self.base.geometry.nr_cpus();
         let mut machine = Machine::new(judge.kernel.clone(), cpus, MEMORY_MIB)?;
         for (place, (_, region)) in self.regions.iter().enumerate() {
