@@ -25,7 +25,7 @@ use crate::tracefs::{EventName, Tracefs};
 
 /// Bytes of a tail's catalog: it holds the formats once more, so that a tail can be read alone.
 const LOG_BYTES: usize = 4 << 20;
-const TASK_NAMES: usize = 4096;
+const TASK_NAMES: usize = 16384;
 
 /// The steps of collecting at which a test may kill it, for [`failpoint`].
 pub const COLLECT_STEPS: [&str; 3] = ["collect-frozen", "collect-kept", "collect-removed"];

@@ -155,7 +155,7 @@ fn whole_record(log: &[u8]) -> Option<(u16, &[u8])> {
 
 /// Writes the table of task names: the newest name of each pid, as far as they fit.
 ///
-/// A slot is chosen by the pid, with a few neighbours to go to; when all are taken the oldest is
+/// A slot is chosen by the pid, with some neighbours to go to; when all are taken the oldest is
 /// overwritten, and counted.
 #[derive(Debug)]
 pub struct TaskNames {
@@ -166,7 +166,7 @@ pub struct TaskNames {
 }
 
 /// Neighbouring slots that a pid may go to.
-const WAYS: usize = 8;
+const WAYS: usize = 16;
 
 impl TaskNames {
     /// Opens the table of a fresh region for writing; what it held is forgotten.
@@ -205,8 +205,7 @@ impl TaskNames {
     /// Stores the name of a task. Longer names are cut.
     pub fn store(&mut self, memory: &impl MemoryMut, pid: i32, name: &[u8]) {
         let len = self.slots.len();
-        let first = pid.cast_unsigned() as usize % len;
-        let candidates = (0..WAYS.min(len)).map(|i| (first + i) % len);
+        let candidates = candidates(pid, len);
         let slots = &self.slots;
         let taken = candidates
             .clone()
@@ -233,6 +232,14 @@ impl TaskNames {
     pub fn overwritten(&self) -> u64 {
         self.overwritten
     }
+}
+
+/// The slots that a pid may go to. Not by the pid itself: tasks get theirs in a row, which would fill its
+/// slots without a gap and have an older pid among them go while most of the table is free.
+fn candidates(pid: i32, len: usize) -> impl Iterator<Item = usize> + Clone {
+    // Fibonacci hashing: 2^32 over the golden ratio.
+    let first = pid.cast_unsigned().wrapping_mul(0x9e37_79b1) >> 8;
+    (0..WAYS.min(len)).map(move |i| (first as usize + i) % len)
 }
 
 /// Reads the table of task names: each pid with its newest name, oldest first.
@@ -330,6 +337,19 @@ mod tests {
         assert!(!CatalogLog::open(&layout, &memory).append(&memory, 3, b"third"));
     }
 
+    /// A busy machine's tasks came in a row, over the pids of the row that began the table: names went
+    /// though half of the table was free.
+    #[test]
+    fn no_name_goes_while_half_of_the_table_is_free() {
+        let (layout, memory) = region(0, 4096);
+        let mut names = TaskNames::clear(&layout, &memory);
+        for row in [100..600, 4000..4500, 8292..8792, 20_580..20_880] {
+            row.for_each(|pid| names.store(&memory, pid, b"task"));
+        }
+        assert_eq!(names.overwritten(), 0);
+        assert_eq!(task_names(&layout, &memory).len(), 1800);
+    }
+
     #[test]
     fn the_newest_names_stay_when_the_table_is_full() {
         let (layout, memory) = region(0, 128);
@@ -345,7 +365,12 @@ mod tests {
         }
         let kept = task_names(&layout, &memory);
         assert_eq!(kept.len(), 128);
-        assert!(kept.iter().all(|&(pid, _)| pid >= 1100 - 128));
+        let newest = 1100 - 64..1100;
+        assert!(
+            newest
+                .into_iter()
+                .all(|pid| kept.iter().any(|kept| kept.0 == pid))
+        );
         assert_eq!(names.overwritten(), 1001 - 128);
     }
 }
