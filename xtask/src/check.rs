@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::capi;
-use crate::run::{cargo, has_program, run};
+use crate::run::{PARQUET, cargo, has_program, run};
 
 pub(crate) fn check() -> Result<()> {
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
@@ -11,11 +11,16 @@ pub(crate) fn check() -> Result<()> {
         "clippy",
         "--workspace",
         "--all-targets",
+        "--features",
+        PARQUET,
         "--",
         "-D",
         "warnings",
     ]))?;
-    run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    run(
+        cargo(&["doc", "--workspace", "--no-deps", "--features", PARQUET])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
     run(&mut cargo(&[
         "build",
         "--package",

@@ -5,6 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// The feature with which the command writes Parquet too, as Cargo names it in a workspace.
+pub(crate) const PARQUET: &str = "outlive-cli/parquet";
+
 /// The workspace's folder.
 pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));

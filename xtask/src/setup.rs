@@ -24,6 +24,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("gcc", "gcc"),
     ("lttng", "lttng-tools"),
     ("lttng-gen-tp", "liblttng-ust-dev"),
+    ("java", "default-jre-headless"),
 ];
 
 pub(crate) fn setup() -> Result<()> {
@@ -55,8 +56,16 @@ fn packages() -> Result<()> {
         .args(missing))
 }
 
-/// Python packages of which tests take the classes that decode our exports, with their versions.
-const PYTHON: [&str; 2] = ["perfetto==0.59.1", "protobuf==7.36.2"];
+/// Python packages that read our exports in tests, with their versions. pytz: DuckDB's times have a
+/// zone.
+const PYTHON: [&str; 6] = [
+    "perfetto==0.59.1",
+    "protobuf==7.36.2",
+    "duckdb==2.0.0",
+    "pyarrow==26.0.1",
+    "pytz==2026.6",
+    "pyspark==4.3.0",
+];
 
 /// Installs them into `target/python`, where the tests look for them.
 fn python() -> Result<()> {

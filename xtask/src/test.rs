@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{cargo, run, shown};
+use crate::run::{PARQUET, cargo, run, shown};
 use crate::{bench, checked, setup};
 
 /// What a skipped test means.
@@ -74,7 +74,8 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
     }
     run(&mut cargo(&["build", "--release", "--workspace"]))?;
     let mut counts = Counts::default();
-    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    let mut command = cargo(&["test", "--workspace", "--features", PARQUET]);
+    command.arg("--no-fail-fast");
     command.args(args).args(["--", "--show-output"]);
     let mut succeeded = counts.run(&mut command)?;
     if args.is_empty() {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use outlive_export::{FORMATS, Format};
+use outlive_export::Format;
 use outlive_trace::Backing;
 use outlive_trace::cmdline::EventToken;
 
 use crate::doctor::Tier;
+use crate::formats;
 use crate::line::parse_area;
 use crate::units::{parse_duration, parse_interval};
 
@@ -168,6 +169,7 @@ Example:
   outlive export backup -o crash.json
   outlive export backup shop -o crash.csv --last 5s --event 'sched:*'
   outlive export backup -o - --format json | jq .event
+  outlive export boot_mapped/11 boot_mapped/12 -o crash.parquet
 
 Formats, chosen by the output's ending or with --format:
 {}
@@ -175,7 +177,7 @@ Formats, chosen by the output's ending or with --format:
 The events of several regions are merged by time: by the monotonic clock if they are of one boot,
 else by the wall clock. The output appears under its name when it is whole.
 Exit codes: 0 all is written; 1 failed, or something of the regions is not in the output, which is
-then said.", formats()))]
+then said.", listed_formats()))]
 pub(crate) struct ExportArgs {
     /// Instances (boot_mapped), backups (backup), generations (boot_mapped/12), or files
     #[arg(value_name = "NAME|FILE", required = true)]
@@ -184,7 +186,7 @@ pub(crate) struct ExportArgs {
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
     /// The format [default: by the output's ending]
-    #[arg(long, value_name = "F", value_parser = parse_format)]
+    #[arg(long, value_name = "F", value_parser = formats::named)]
     pub(crate) format: Option<&'static Format>,
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
@@ -274,8 +276,8 @@ pub(crate) struct ImportArgs {
     pub(crate) name: Option<String>,
 }
 
-fn formats() -> String {
-    let lines = FORMATS.iter().map(|format| {
+fn listed_formats() -> String {
+    let lines = formats::all().map(|format| {
         let endings = format.endings.iter().map(|ending| format!(".{ending}"));
         let endings: Vec<String> = endings.collect();
         let endings = match endings.as_slice() {
@@ -285,13 +287,6 @@ fn formats() -> String {
         format!("  {}{endings}\n      {}", format.name, format.about)
     });
     lines.collect::<Vec<_>>().join("\n")
-}
-
-fn parse_format(text: &str) -> Result<&'static Format, String> {
-    Format::named(text).ok_or_else(|| {
-        let names = FORMATS.iter().map(|format| format.name);
-        format!("expected one of {}", names.collect::<Vec<_>>().join(", "))
-    })
 }
 
 /// List the instances and what is kept of earlier runs

@@ -2,20 +2,22 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Error, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use outlive_export::{FORMATS, Format};
 use outlive_trace::view::{Source, Sources, View};
 
 use crate::args::{Args, ExportArgs};
 use crate::boot::say;
 use crate::show::Selection;
 use crate::target::Target;
-use crate::{exit, units};
+use crate::{exit, formats, units};
 
 /// Does what the command's arguments say.
 pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
-    let format = format(export)?;
+    let format = match export.format {
+        Some(format) => format,
+        None => formats::of_path(&export.output).map_err(Error::msg)?,
+    };
     let selection = export.selection.selection()?;
     let views = Target::open_all(args, &export.names, export.formats.as_deref())?;
     let sources = sources(&export.names, &views, &selection)?;
@@ -43,21 +45,6 @@ pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
         exit::DONE
     } else {
         exit::FAILED
-    })
-}
-
-/// The format that is asked for by name, or by the output's ending.
-fn format(export: &ExportArgs) -> Result<&'static Format> {
-    if let Some(format) = export.format {
-        return Ok(format);
-    }
-    Format::of_path(&export.output).with_context(|| {
-        let known: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
-        format!(
-            "{} has no ending that says which format is wanted; --format F does: {}",
-            export.output.display(),
-            known.join(", ")
-        )
     })
 }
 

@@ -16,6 +16,7 @@ mod doctor;
 mod export;
 mod filter;
 mod follow;
+mod formats;
 mod import;
 mod info;
 mod install;

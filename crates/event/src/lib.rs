@@ -41,6 +41,7 @@
 
 mod btf;
 mod catalog;
+mod columns;
 mod constants;
 mod ctype;
 mod digits;
@@ -59,6 +60,7 @@ mod text;
 mod value;
 
 pub use catalog::{COMM_SIZE, Catalog, CatalogRecord, Kernel, RecordKind, Symbol, Symbols, Tasks};
+pub use columns::ColumnNames;
 pub use constants::Constants;
 pub use ctype::IntType;
 pub use error::{CatalogError, FormatError, FormatErrorKind, NotEvaluated, Reason};

@@ -42,7 +42,7 @@ pub struct Format {
     pub exporter: &'static (dyn Exporter + Sync),
 }
 
-/// All formats.
+/// All formats of this crate.
 pub const FORMATS: &[Format] = &[
     Format {
         name: "json",
@@ -94,31 +94,6 @@ pub const FORMATS: &[Format] = &[
         exporter: &ctf::Ctf::V2,
     },
 ];
-
-impl Format {
-    /// The format of a name, as `--format` gives it.
-    #[must_use]
-    pub fn named(name: &str) -> Option<&'static Self> {
-        FORMATS.iter().find(|format| format.name == name)
-    }
-
-    /// The format that a file's name asks for by the longest ending that fits.
-    #[must_use]
-    pub fn of_path(path: &Path) -> Option<&'static Self> {
-        let name = path.file_name()?.to_str()?;
-        let fits = |ending: &&&str| {
-            let stem = name.strip_suffix(**ending);
-            stem.is_some_and(|stem| stem.ends_with('.'))
-        };
-        let endings = FORMATS
-            .iter()
-            .flat_map(|format| format.endings.iter().map(move |ending| (format, ending)));
-        endings
-            .filter(|(_, ending)| fits(ending))
-            .max_by_key(|(_, ending)| ending.len())
-            .map(|(format, _)| format)
-    }
-}
 
 /// Writes one format.
 pub trait Exporter: std::fmt::Debug {

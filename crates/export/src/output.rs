@@ -1,6 +1,7 @@
 //! The output's file: whole under its name, or not there.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use outlive_trace::view::Sources;
@@ -77,13 +78,19 @@ fn write_folder(
         .tempdir_in(folder_of(out))
         .map_err(Error::io("create a folder beside", out))?;
     let summary = format.exporter.export(sources, part.path(), progress)?;
-    let entries = fs::read_dir(part.path()).map_err(Error::io("read", out))?;
-    for entry in entries.flatten() {
-        let file = File::open(entry.path()).map_err(Error::io("open a file of", out))?;
-        file.sync_all().map_err(Error::io("write", out))?;
-    }
+    sync(part.path()).map_err(Error::io("write", out))?;
     fs::rename(part.path(), out).map_err(Error::io("create", out))?;
     Ok(summary)
+}
+
+/// Makes a file durable, or a folder and all that is in it.
+fn sync(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync(&entry?.path())?;
+        }
+    }
+    File::open(path)?.sync_all()
 }
 
 fn part() -> Builder<'static, 'static> {
@@ -123,8 +130,8 @@ mod tests {
         fn export(&self, _: &Sources<'_>, out: &Path, _: &mut dyn FnMut(u64)) -> Result<Summary> {
             let file = if out.is_dir() { &out.join("half") } else { out };
             fs::write(file, "half").map_err(Error::io("write", out))?;
-            Err(Error::io("write", out)(std::io::Error::from(
-                std::io::ErrorKind::StorageFull,
+            Err(Error::io("write", out)(io::Error::from(
+                io::ErrorKind::StorageFull,
             )))
         }
     }

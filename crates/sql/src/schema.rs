@@ -1,9 +1,9 @@
 //! The tables and their columns.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use outlive_event::Field;
+use outlive_event::{ColumnNames, Field};
 use outlive_ring::Missed;
 use outlive_ring::RunId;
 use outlive_trace::view::View;
@@ -441,31 +441,20 @@ fn event_table(sources: &Arc<[Source]>, table_name: String, system: &str, name: 
 /// The common columns and those of the fields. A field's name goes before that of a common column,
 /// which is then called `common_...`; where it is not, that name is there too, but hidden.
 fn event_columns(fields: &[&str]) -> Vec<Column> {
-    let is_field = |name: &str| fields.iter().any(|field| field.eq_ignore_ascii_case(name));
+    let names = ColumnNames::new(&COMMON.map(|(name, _)| name), fields.iter().copied(), &[]);
     let mut columns = Vec::new();
     let mut hidden = Vec::new();
-    for (name, role) in COMMON {
-        let long = format!("common_{name}");
-        if is_field(name) {
-            columns.push(column(&long, role));
-            continue;
+    for ((name, role), chosen) in COMMON.iter().zip(names.common) {
+        if chosen == *name {
+            hidden.push(Column {
+                is_hidden: true,
+                ..column(&format!("common_{name}"), *role)
+            });
         }
-        columns.push(column(name, role));
-        hidden.push(Column {
-            is_hidden: true,
-            ..column(&long, role)
-        });
+        columns.push(column(&chosen, *role));
     }
-    // SQLite's names have no case.
-    let taken = columns.iter().chain(&hidden);
-    let mut taken: HashSet<String> = taken.map(|c| c.name.to_ascii_lowercase()).collect();
-    for (i, field) in fields.iter().enumerate() {
-        let mut name = (*field).to_owned();
-        while !taken.insert(name.to_ascii_lowercase()) {
-            name.push('_');
-        }
-        columns.push(column(&name, Role::Field(i)));
-    }
+    let fields = names.fields.iter().enumerate();
+    columns.extend(fields.map(|(i, name)| column(name, Role::Field(i))));
     columns.extend(hidden);
     columns
 }

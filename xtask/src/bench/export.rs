@@ -1,5 +1,5 @@
-//! `outlive export` of a full region to `trace.dat`, beside `cp` of the same bytes, and what memory
-//! it takes. Both make their output durable.
+//! `outlive export` of a full region to `trace.dat`, beside `cp` of the same bytes, and of scheduler
+//! events to Parquet; what memory both take. All make their output durable.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::show::record_for_outlive;
+use super::sql::events_of;
 use super::stopwatch::{Times, time};
 use super::{outlive, quiet, region};
 
@@ -44,7 +46,34 @@ pub(crate) fn export() -> Result<()> {
     );
     std::fs::remove_file(&copy)?;
     region::write_full(&file, LARGE)?;
-    let peak = peak_anonymous_kib(&mut export_command(&file, &dat))?;
+    print_memory(&mut export_command(&file, &dat))?;
+    let tables = folder.path().join("out.parquet");
+    parquet(folder.path(), &tables)?;
+    print_memory(&mut export_command(&file, &tables))
+}
+
+/// To Parquet, real scheduler events: what a row costs depends on what it has.
+fn parquet(folder: &Path, tables: &Path) -> Result<()> {
+    let state = folder.join("state");
+    record_for_outlive(&state)?;
+    let mut exports = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut command = export_command("boot_mapped".as_ref(), tables);
+        exports.push(time(|| quiet(command.arg("--state").arg(&state)))?);
+        std::fs::remove_dir_all(tables)?;
+    }
+    let events = events_of(&state)?;
+    let times = Times::of(exports);
+    let rate = events as f64 / times.median.as_secs_f64() / 1e6;
+    println!("{events} events of perf bench sched pipe, {ROUNDS} rounds, one thread");
+    println!(
+        "  outlive export to parquet {times}  {rate:.2} million events/s  (target: at least 1.5)"
+    );
+    Ok(())
+}
+
+fn print_memory(command: &mut Command) -> Result<()> {
+    let peak = peak_anonymous_kib(command)?;
     println!(
         "  memory beside the mapping, of {} MiB: {} MiB at most  (target: below 256)",
         LARGE >> 20,
@@ -53,9 +82,9 @@ pub(crate) fn export() -> Result<()> {
     Ok(())
 }
 
-fn export_command(region: &Path, dat: &Path) -> Command {
+fn export_command(region: &Path, out: &Path) -> Command {
     let mut command = outlive();
-    command.arg("export").arg(region).arg("-o").arg(dat);
+    command.arg("export").arg(region).arg("-o").arg(out);
     command
 }
 

@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{cargo, root, run, target};
+use crate::run::{PARQUET, cargo, root, run, target};
 
 type Bench = (&'static str, fn() -> Result<()>);
 
@@ -54,13 +54,15 @@ pub(crate) fn bench(names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the command that is measured, as it is shipped.
+/// Builds the command that is measured, as it is shipped, and with all formats.
 pub(crate) fn build() -> Result<()> {
     run(&mut cargo(&[
         "build",
         "--release",
         "--package",
         "outlive-cli",
+        "--features",
+        PARQUET,
     ]))
 }
 

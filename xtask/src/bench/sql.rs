@@ -16,7 +16,7 @@ pub(crate) fn sql() -> Result<()> {
     let folder = super::temporary()?;
     let state = folder.path().join("state");
     record_for_outlive(&state)?;
-    let events = number(&state, "SELECT events FROM runs")?;
+    let events = events_of(&state)?;
     let [first, last] =
         ["first_ts", "last_ts"].map(|column| number(&state, &format!("SELECT {column} FROM runs")));
     let (first, last) = (first?, last?);
@@ -49,6 +49,11 @@ pub(crate) fn sql() -> Result<()> {
         number(&state, &in_range)?
     );
     Ok(())
+}
+
+/// How many events the region of a state has.
+pub(super) fn events_of(state: &Path) -> Result<u64> {
+    number(state, "SELECT events FROM runs")
 }
 
 /// The only number of an answer.
