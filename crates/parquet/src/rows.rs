@@ -3,7 +3,7 @@
 //! An event's record stays as it is until then: a column at a time is several times as fast as a
 //! row at a time.
 
-use outlive_event::{Catalog, EventFormat, Value, event_id};
+use outlive_event::{EventFormat, Value, event_id};
 use outlive_ring::Missed;
 
 use crate::column::{Column, Kind, Pattern};
@@ -11,7 +11,7 @@ use crate::table::Rows;
 
 /// What is kept of an event beside its text or its record.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Common {
+pub(crate) struct Common<'v> {
     /// Number of the event in its run.
     pub(crate) seq: u64,
     /// True time, in the unit of the trace clock.
@@ -20,9 +20,28 @@ pub(crate) struct Common {
     pub(crate) wall: Option<u64>,
     pub(crate) cpu: u32,
     pub(crate) pid: i32,
+    /// Name of the task, if it is known.
+    pub(crate) task: Option<&'v [u8]>,
+    pub(crate) format: Option<&'v EventFormat>,
     pub(crate) missed: Option<Missed>,
     /// The event's id, flags and preempt count: how its record begins.
     pub(crate) head: [u8; 4],
+}
+
+impl<'v> Common<'v> {
+    fn name(&self, name: fn(&EventFormat) -> &str) -> Value<'v> {
+        self.format.map_or(Value::Missing, |format| {
+            Value::Text(name(format).as_bytes())
+        })
+    }
+
+    /// Flags or preempt count; where a kernel's records have them, a program's have the CPU.
+    fn byte(&self, at: usize) -> Value<'v> {
+        match self.format {
+            Some(format) if !format.has_cpu() => Value::Unsigned(self.head[at].into()),
+            _ => Value::Missing,
+        }
+    }
 }
 
 /// What a column has.
@@ -83,11 +102,8 @@ pub(crate) const OF_UNKNOWN: [Known; 2] = [
 /// Events of one run: each with its text in `events`, with its record in the table of its kind.
 #[derive(Debug)]
 pub(crate) struct EventRows<'v> {
-    catalog: &'v Catalog,
-    /// That of the records, where all have the same.
-    format: Option<&'v EventFormat>,
     roles: Vec<Role>,
-    common: Vec<Common>,
+    common: Vec<Common<'v>>,
     /// Texts or records, one behind the other, and where each ends.
     bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -95,14 +111,8 @@ pub(crate) struct EventRows<'v> {
 
 impl<'v> EventRows<'v> {
     /// No rows, and the columns that there will be: a role for each.
-    pub(crate) fn new(
-        catalog: &'v Catalog,
-        format: Option<&'v EventFormat>,
-        roles: Vec<Role>,
-    ) -> Self {
+    pub(crate) fn new(roles: Vec<Role>) -> Self {
         Self {
-            catalog,
-            format,
             roles,
             common: Vec::new(),
             bytes: Vec::new(),
@@ -111,11 +121,11 @@ impl<'v> EventRows<'v> {
     }
 
     /// Appends a row. Returns the bytes that it takes.
-    pub(crate) fn push(&mut self, common: Common, bytes: &[u8]) -> usize {
+    pub(crate) fn push(&mut self, common: Common<'v>, bytes: &[u8]) -> usize {
         self.common.push(common);
         self.bytes.extend_from_slice(bytes);
         self.ends.push(self.bytes.len());
-        size_of::<Common>() + size_of::<usize>() + bytes.len()
+        size_of::<Common<'_>>() + size_of::<usize>() + bytes.len()
     }
 
     fn own_bytes(&self, row: usize) -> &[u8] {
@@ -131,11 +141,11 @@ impl<'v> EventRows<'v> {
             Role::Wall => common.wall.map_or(Value::Missing, |ns| number(ns / 1000)),
             Role::Cpu => Value::Unsigned(common.cpu.into()),
             Role::Pid => Value::Signed(common.pid.into()),
-            Role::Task => self.task(common.pid),
-            Role::Flags => self.byte(common, 2),
-            Role::PreemptCount => self.byte(common, 3),
-            Role::System => self.name(common, |format| &format.system),
-            Role::Event => self.name(common, |format| &format.name),
+            Role::Task => common.task.map_or(Value::Missing, Value::Text),
+            Role::Flags => common.byte(2),
+            Role::PreemptCount => common.byte(3),
+            Role::System => common.name(|format| &format.system),
+            Role::Event => common.name(|format| &format.name),
             Role::Text => Value::Text(self.own_bytes(row)),
             Role::Lost => match common.missed {
                 None => Value::Missing,
@@ -144,40 +154,10 @@ impl<'v> EventRows<'v> {
             },
             Role::Id => Value::Unsigned(event_id(&common.head).unwrap_or(0).into()),
             Role::Record => Value::Opaque(self.own_bytes(row)),
-            Role::Field(place) => match self.format.and_then(|format| format.fields.get(place)) {
+            Role::Field(place) => match common.format.and_then(|format| format.fields.get(place)) {
                 Some(field) => field.value(self.own_bytes(row)),
                 None => Value::Missing,
             },
-        }
-    }
-
-    fn task(&self, pid: i32) -> Value<'_> {
-        match pid {
-            0 => Value::Text(b"<idle>"),
-            pid => self
-                .catalog
-                .tasks()
-                .comm(pid)
-                .map_or(Value::Missing, Value::Text),
-        }
-    }
-
-    fn format_of(&self, common: &Common) -> Option<&EventFormat> {
-        self.catalog.event(event_id(&common.head)?)
-    }
-
-    fn name(&self, common: &Common, name: fn(&EventFormat) -> &str) -> Value<'_> {
-        let format = self.format_of(common);
-        format.map_or(Value::Missing, |format| {
-            Value::Text(name(format).as_bytes())
-        })
-    }
-
-    /// Flags or preempt count; where a kernel's records have them, a program's have the CPU.
-    fn byte(&self, common: &Common, at: usize) -> Value<'_> {
-        match self.format_of(common) {
-            Some(format) if !format.has_cpu() => Value::Unsigned(common.head[at].into()),
-            _ => Value::Missing,
         }
     }
 }
@@ -188,7 +168,7 @@ impl Rows for EventRows<'_> {
     }
 
     fn bytes(&self) -> usize {
-        self.bytes.len() + self.len() * (size_of::<Common>() + size_of::<usize>())
+        self.bytes.len() + self.len() * (size_of::<Common<'_>>() + size_of::<usize>())
     }
 
     fn clear(&mut self) {

@@ -40,7 +40,7 @@ impl<'v> Run<'v> {
     pub(crate) fn new(source: &'v Source<'v>, out: &Path, place: PathBuf) -> Result<Self, Error> {
         let view = source.view;
         let (columns, roles) = known(&[&COMMON, &OF_EVENTS]);
-        let rows = EventRows::new(&view.catalog, None, roles);
+        let rows = EventRows::new(roles);
         Ok(Self {
             formatter: Formatter::new(&view.catalog, TextOptions::for_clock(view.clock())),
             source,
@@ -57,12 +57,20 @@ impl<'v> Run<'v> {
     /// Writes an event. Returns the bytes by which what is in memory has grown.
     pub(crate) fn write(&mut self, event: &ViewEvent<'_>) -> Result<isize, Error> {
         let view = self.source.view;
+        let id = event_id(event.payload);
+        let format = id.and_then(|id| view.catalog.event(id));
+        let pid = pid(event.payload).unwrap_or(0);
         let common = Common {
             seq: self.seq,
             ts: event.time_stamp,
             wall: view.realtime_ns(event.time_stamp),
             cpu: event.cpu,
-            pid: pid(event.payload).unwrap_or(0),
+            pid,
+            task: match pid {
+                0 => Some(b"<idle>"),
+                pid => view.catalog.tasks().comm(pid),
+            },
+            format,
             missed: event.missed,
             head: event.payload.first_chunk().copied().unwrap_or_default(),
         };
@@ -71,8 +79,6 @@ impl<'v> Run<'v> {
         self.formatter.text(&mut self.text, event.payload);
         let text = self.text.strip_suffix(b"\n").unwrap_or(&self.text);
         let in_events = push(&mut self.events, common, text)?;
-        let id = event_id(event.payload);
-        let format = id.and_then(|id| view.catalog.event(id));
         let of_event = push(self.table_of(format)?, common, event.payload)?;
         Ok(in_events + of_event)
     }
@@ -100,7 +106,7 @@ impl<'v> Run<'v> {
             Some(format) => columns_of(format),
             None => known(&[&COMMON, &OF_UNKNOWN]),
         };
-        let rows = EventRows::new(&self.source.view.catalog, format, roles);
+        let rows = EventRows::new(roles);
         Table::new(self.out.join(name).join(&self.place), columns, rows)
     }
 
@@ -157,7 +163,7 @@ impl<'v> Run<'v> {
 
 /// Appends a row, and writes the row group if that made it full. Returns the bytes by which what is
 /// in memory has grown.
-fn push(table: &mut EventTable<'_>, common: Common, bytes: &[u8]) -> Result<isize, Error> {
+fn push<'v>(table: &mut EventTable<'v>, common: Common<'v>, bytes: &[u8]) -> Result<isize, Error> {
     let pushed = table.rows.push(common, bytes).cast_signed();
     match table.is_full() {
         true => Ok(pushed - table.flush()?.cast_signed()),
