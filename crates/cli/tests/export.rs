@@ -3,7 +3,7 @@
 mod common;
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use common::{Unpacked, outlive};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -149,4 +149,60 @@ fn a_full_disk_leaves_what_was_there() {
     );
     assert_eq!(old.unwrap(), "old");
     assert_eq!(there.unwrap(), 1);
+}
+
+/// `export -o - >> log` once emptied the log: standard output was opened anew by its name.
+#[test]
+fn standard_output_goes_on_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    for format in ["json", "csv", "perfetto"] {
+        let whole = folder.path().join(format);
+        stdout(&export(&unpacked, &whole, &["--format", format]));
+        std::fs::write(&log, "before\n").unwrap();
+        let appended = std::fs::File::options().append(true).open(&log).unwrap();
+        let args = ["export", &unpacked.region, "--formats", &unpacked.formats];
+        let status = Command::new(env!("CARGO_BIN_EXE_outlive"))
+            .args(args)
+            .args(["-o", "-", "--format", format])
+            .stdout(appended)
+            .status();
+        assert!(status.unwrap().success());
+        let expected = [b"before\n".to_vec(), std::fs::read(&whole).unwrap()].concat();
+        assert_eq!(std::fs::read(&log).unwrap(), expected, "{format}");
+    }
+}
+
+/// What is renamed to its final name must be whole after a power loss: the names in a folder are
+/// written before it is renamed, and the new name after.
+#[test]
+fn a_folder_is_durable_before_it_has_its_name_and_so_is_its_name() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("skipped: no strace; `cargo xtask setup` installs it");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let (out, log) = (folder.path().join("out.ctf"), folder.path().join("strace"));
+    let traced = Command::new("strace")
+        .args(["-f", "-y", "-e", "trace=fsync,rename", "-o"])
+        .arg(&log)
+        .arg(env!("CARGO_BIN_EXE_outlive"))
+        .args(["export", &unpacked.region, "--formats", &unpacked.formats])
+        .arg("-o")
+        .arg(&out)
+        .output();
+    assert!(traced.unwrap().status.success());
+    let text = std::fs::read_to_string(&log).unwrap();
+    let (before, after) = text.split_once("rename(").unwrap();
+    let synced = |text: &str, name: &str| {
+        let is_it = |line: &&str| line.contains("fsync(") && line.contains(&format!("{name}>)"));
+        text.lines().filter(is_it).count()
+    };
+    for name in ["/metadata", "/cpu0", "/cpu1", ".part"] {
+        assert_eq!(synced(before, name), 1, "{name}: {text}");
+    }
+    let parent = folder.path().to_str().unwrap();
+    assert_eq!(synced(after, parent), 1, "{text}");
 }

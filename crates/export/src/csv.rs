@@ -6,7 +6,7 @@ use std::path::Path;
 use outlive_event::Value;
 use outlive_trace::view::{SourceEvent, Sources};
 
-use crate::{Error, Exporter, Result, Summary, json};
+use crate::{Error, Exporter, Result, Summary, json, output};
 
 /// The columns that each event has.
 const COMMON: [&str; 8] = [
@@ -35,7 +35,7 @@ impl Exporter for Csv {
         let failed = |error: csv::Error| Error::io("write", out)(error.into());
         let columns = columns(sources);
         let places: HashMap<&str, usize> = columns.iter().map(String::as_str).zip(0..).collect();
-        let mut writer = csv::Writer::from_path(out).map_err(failed)?;
+        let mut writer = csv::Writer::from_writer(output::create(out)?);
         let header = COMMON
             .iter()
             .copied()

@@ -1,6 +1,5 @@
 //! JSON lines: one object per event, with its true time.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -8,7 +7,7 @@ use outlive_event::{Catalog, Value};
 use outlive_trace::view::{SourceEvent, Sources, ViewEvent};
 use serde_json::{Map, Value as Json, json};
 
-use crate::{Error, Exporter, Result, Summary};
+use crate::{Error, Exporter, Result, Summary, output};
 
 /// Writes JSON lines. With several sources, each line has the `source` and the `time` in the
 /// common clock beside the source's own `ts`.
@@ -22,7 +21,7 @@ impl Exporter for JsonLines {
         out: &Path,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Summary> {
-        let file = File::create(out).map_err(Error::io("create", out))?;
+        let file = output::create(out)?;
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         let mut summary = Summary::default();
         let mut line = Vec::new();

@@ -97,8 +97,8 @@ pub const FORMATS: &[Format] = &[
 
 /// Writes one format.
 pub trait Exporter: std::fmt::Debug {
-    /// Writes all wanted events of the sources to `out`: an empty file or folder that exists, or a
-    /// pipe. Calls `progress` now and then with the events written so far.
+    /// Writes all wanted events of the sources to `out`: an empty file or folder that exists, a
+    /// pipe, or `-`, standard output. Calls `progress` now and then with the events written so far.
     ///
     /// # Errors
     ///

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use outlive_trace::view::Sources;
@@ -26,12 +27,11 @@ pub fn write(
     out: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Summary> {
-    let mut summary = if out == Path::new(STDOUT) {
+    let mut summary = if is_stdout(out) {
         if format.is_folder {
             return Err(Error::NoFolder(format.name));
         }
-        let stdout = Path::new("/dev/stdout");
-        format.exporter.export(sources, stdout, progress)?
+        format.exporter.export(sources, out, progress)?
     } else if format.is_folder {
         write_folder(format, sources, out, progress)?
     } else {
@@ -39,6 +39,21 @@ pub fn write(
     };
     summary.notes.extend(damage(sources));
     Ok(summary)
+}
+
+/// Opens an output for writing: an empty file, or a duplicate of standard output, which goes on
+/// where that is. Its name `/dev/stdout` would open a file that it leads to anew, and empty it.
+pub(crate) fn create(out: &Path) -> Result<File> {
+    let file = match is_stdout(out) {
+        true => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        false => File::create(out),
+    };
+    file.map_err(Error::io("create", out))
+}
+
+/// Whether a name stands for standard output.
+pub(crate) fn is_stdout(out: &Path) -> bool {
+    out == Path::new(STDOUT)
 }
 
 fn write_file(
@@ -54,14 +69,16 @@ fn write_file(
     {
         return format.exporter.export(sources, out, progress);
     }
+    let folder = folder_of(out);
     let part = part()
-        .tempfile_in(folder_of(out))
+        .tempfile_in(folder)
         .map_err(Error::io("create a file beside", out))?;
     let summary = format.exporter.export(sources, part.path(), progress)?;
     let sync = part.as_file().sync_all();
     sync.map_err(Error::io("write", out))?;
     part.persist(out)
         .map_err(|error| Error::io("create", out)(error.error))?;
+    sync_names(folder)?;
     Ok(summary)
 }
 
@@ -74,12 +91,14 @@ fn write_folder(
     if out.symlink_metadata().is_ok() {
         return Err(Error::IsThere(out.to_owned()));
     }
+    let folder = folder_of(out);
     let part = part()
-        .tempdir_in(folder_of(out))
+        .tempdir_in(folder)
         .map_err(Error::io("create a folder beside", out))?;
     let summary = format.exporter.export(sources, part.path(), progress)?;
     sync(part.path()).map_err(Error::io("write", out))?;
     fs::rename(part.path(), out).map_err(Error::io("create", out))?;
+    sync_names(folder)?;
     Ok(summary)
 }
 
@@ -91,6 +110,12 @@ fn sync(path: &Path) -> io::Result<()> {
         }
     }
     File::open(path)?.sync_all()
+}
+
+/// Makes the names in a folder durable.
+fn sync_names(folder: &Path) -> Result<()> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(Error::io("write", folder))
 }
 
 fn part() -> Builder<'static, 'static> {

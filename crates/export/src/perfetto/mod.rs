@@ -15,7 +15,6 @@ mod ftrace;
 mod plan;
 mod tracks;
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -26,7 +25,7 @@ use outlive_trace::view::{Source, Sources, Timeline, View};
 use self::encode::Message;
 use self::ftrace::Ftrace;
 use self::tracks::Tracks;
-use crate::{Error, Exporter, Result, Summary, json};
+use crate::{Error, Exporter, Result, Summary, json, output};
 
 /// `Trace.packet`.
 const PACKET: u32 = 1;
@@ -75,7 +74,7 @@ impl Exporter for Perfetto {
         out: &Path,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Summary> {
-        let file = File::create(out).map_err(Error::io("create", out))?;
+        let file = output::create(out)?;
         let mut output = Output {
             writer: &mut BufWriter::with_capacity(1 << 20, file),
             message: Message::default(),

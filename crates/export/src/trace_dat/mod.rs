@@ -14,7 +14,6 @@ mod ids;
 mod v6;
 mod v7;
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -24,7 +23,7 @@ use outlive_trace::view::Sources;
 use self::content::Content;
 use self::data::Data;
 use self::ids::Ids;
-use crate::{Error, Exporter, Result, Summary};
+use crate::{Error, Exporter, Result, Summary, output};
 
 /// What each file begins with; its version follows.
 const MAGIC: [u8; 10] = *b"\x17\x08\x44tracing";
@@ -120,8 +119,9 @@ fn write(
     progress: &mut dyn FnMut(u64),
     lay_out: LayOut,
 ) -> Result<Summary> {
-    let file = File::create(out).map_err(Error::io("create", out))?;
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+    let file = output::create(out)?;
+    // Standard output may be a file, but one that has something before our beginning.
+    if output::is_stdout(out) || !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         return Err(Error::NeedsFile(out.to_owned()));
     }
     let ids = Ids::of(sources);
