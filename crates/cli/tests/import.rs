@@ -245,3 +245,59 @@ fn what_cannot_be_imported_is_refused_and_changes_nothing() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("per_cpu/cpuN/trace_pipe_raw"));
     assert!(!state.exists());
 }
+
+/// A sub-buffer of 8 KiB with these records, in a folder as somebody copied it.
+fn folder_of_large_subbuf(folder: &Path, records: &[u8]) -> PathBuf {
+    let raw = folder.join("raw");
+    let cpu = raw.join("per_cpu/cpu0");
+    fs::create_dir_all(&cpu).unwrap();
+    let events = fixtures().join(KERNEL).join("events");
+    let copied = Command::new("cp").arg("-r").arg(events).arg(&raw).status();
+    assert!(copied.unwrap().success());
+    let header = raw.join("events/header_page");
+    let text = fs::read_to_string(&header).unwrap();
+    assert!(text.contains("size:4080;"), "{text}");
+    fs::write(&header, text.replace("size:4080;", "size:8176;")).unwrap();
+    let mut page = 1000_u64.to_le_bytes().to_vec();
+    page.extend((records.len() as u64).to_le_bytes());
+    page.extend(records);
+    page.resize(8192, 0);
+    fs::write(cpu.join("trace_pipe_raw"), page).unwrap();
+    raw
+}
+
+/// Damage in sub-buffers larger than 4 KiB was once left out without a word, as were events that no
+/// sub-buffer of 4 KiB holds.
+#[test]
+fn what_is_missing_of_larger_sub_buffers_is_said() {
+    // 16 bytes of payload, a time delta of 1.
+    let event = [&[0x24, 0, 0, 0, 1, 0][..], &[0; 14]].concat();
+    let whole = event.repeat(400);
+    let mut damaged = whole.clone();
+    damaged[200 * event.len()..][..8].copy_from_slice(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    let too_long = [
+        &0_u32.to_le_bytes()[..],
+        &5004_u32.to_le_bytes(),
+        &[0; 5000],
+    ]
+    .concat();
+    let long = [&event[..], &too_long, &event].concat();
+    let cases = [
+        (whole, 0, "400 events", "", 0),
+        (damaged, 1, "200 events", "1 sub-buffers are damaged", 0),
+        (long, 1, "2 events", "1 events are longer than", 1),
+    ];
+    for (records, code, events, said, holes) in cases {
+        let folder = TempDir::new().unwrap();
+        let raw = folder_of_large_subbuf(folder.path(), &records);
+        let state = folder.path().join("state");
+        let state = state.to_str().unwrap();
+        let args = ["import", raw.to_str().unwrap(), "--name", "it"];
+        let output = outlive(&[&args[..], &["--state", state]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(events) && stderr.contains(said), "{stderr}");
+        let shown = stdout(&outlive(&["show", "it", "--state", state]));
+        assert_eq!(shown.matches("[LOST 1 EVENTS]").count(), holes, "{shown}");
+    }
+}

@@ -180,6 +180,8 @@ struct Taken {
     damaged: u64,
     /// What is no sub-buffer.
     no_subbufs: u64,
+    /// Events that a sub-buffer of ours has no room for.
+    too_long: u64,
     notes: Vec<String>,
 }
 
@@ -216,6 +218,14 @@ fn fill(
         "sub-buffers are damaged: what is behind the damage is missing",
     );
     taken.note(taken.no_subbufs, "pages are no sub-buffers");
+    taken.note(
+        taken.too_long,
+        "events are longer than a sub-buffer of 4 KiB: they are missing",
+    );
+    taken.note(
+        sink.refused(),
+        "pieces of sub-buffers could not be taken over: their events are missing",
+    );
     sink.close();
     Ok(())
 }
@@ -267,6 +277,7 @@ impl Taken {
         Page::each(page, &mut |page| {
             found = true;
             self.damaged += u64::from(page.is_damaged);
+            self.too_long += page.too_long;
             if let Some(missed) = page.missed {
                 sink.lost(cpu, missed.count());
             }
@@ -291,6 +302,8 @@ struct Page<'p> {
     records: &'p [u8],
     /// Whether something else is behind them.
     is_damaged: bool,
+    /// Events that are missing before it because they are longer than a sub-buffer.
+    too_long: u64,
 }
 
 impl Page<'_> {
@@ -310,38 +323,59 @@ impl Page<'_> {
                 missed: raw.missed,
                 records: &data[..walked.size],
                 is_damaged: walked.error.is_some(),
+                too_long: 0,
             });
             return;
         }
         let mut builder = PageBuilder::default();
-        let mut missed = raw.missed;
+        let mut before = Before {
+            missed: raw.missed,
+            too_long: 0,
+        };
+        let mut is_damaged = false;
         for event in raw.events() {
             let Ok(event) = event else {
+                is_damaged = true;
                 break;
             };
             if !builder.push(event.time_stamp, event.payload) {
-                Self::finished(&mut builder, missed.take(), each);
+                Self::finished(&mut builder, std::mem::take(&mut before), false, each);
                 if !builder.push(event.time_stamp, event.payload) {
-                    // Longer than what our sub-buffers hold.
-                    missed = Some(Missed::Events(1));
+                    before = Before {
+                        missed: Some(Missed::Events(1)),
+                        too_long: 1,
+                    };
                 }
             }
         }
-        Self::finished(&mut builder, missed, each);
+        Self::finished(&mut builder, before, is_damaged, each);
     }
 
-    fn finished(builder: &mut PageBuilder, missed: Option<Missed>, each: &mut dyn FnMut(Page<'_>)) {
+    fn finished(
+        builder: &mut PageBuilder,
+        before: Before,
+        is_damaged: bool,
+        each: &mut dyn FnMut(Page<'_>),
+    ) {
         let page = builder.finish();
         let (header, data) = page.split_at(SUBBUF_HEADER);
         let (time_stamp, commit) =
             outlive_ring::subbuf::header(header.first_chunk().unwrap_or(&[0; 16]));
         each(Page {
             time_stamp,
-            missed,
+            missed: before.missed,
             records: &data[..commit.size()],
-            is_damaged: false,
+            is_damaged,
+            too_long: before.too_long,
         });
     }
+}
+
+/// What is missing before a sub-buffer that events are encoded into.
+#[derive(Default)]
+struct Before {
+    missed: Option<Missed>,
+    too_long: u64,
 }
 
 impl Recording {
