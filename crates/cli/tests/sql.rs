@@ -378,3 +378,47 @@ fn events_of_a_program_have_their_numbers_spans_and_wall_clock() {
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("Ada\\u{1b}[31m"), "{table}");
 }
+
+/// SQLite takes names that differ only in case for the same: of two such events one could once not
+/// be reached.
+#[test]
+fn events_whose_names_differ_only_in_case_have_tables_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = Recorder::builder("shop")
+        .state(folder.path())
+        .backing(Backing::File)
+        .start()
+        .unwrap();
+    for number in 0..3u32 {
+        event!("shop:order", number = number);
+        event!("shop:Order", number = 10 * number);
+        event!("SHOP:ORDER", number = 100 * number);
+        event!("shop:Events", number = number);
+        event!("shop:alone", number = number);
+    }
+    drop(recorder);
+    let state = folder.path().to_str().unwrap();
+    let ask = |statement: &str| {
+        let output = outlive(&["sql", statement, "shop", "--csv", "--state", state]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let tables = ask(
+        "SELECT name FROM tables WHERE about LIKE 'the event shop:%' AND about NOT LIKE '%span_end%'",
+    );
+    assert_eq!(tables.len(), 5, "{tables:?}");
+    assert!(tables.contains(&"alone".to_owned()), "{tables:?}");
+    assert!(tables.contains(&"shop_Events".to_owned()), "{tables:?}");
+    for (event, sum) in [("shop:order", 3), ("shop:Order", 30), ("SHOP:ORDER", 300)] {
+        let table = ask(&format!(
+            "SELECT name FROM tables WHERE about = 'the event {event}'"
+        ));
+        let [table] = table.as_slice() else {
+            panic!("{event}: {table:?}");
+        };
+        let added = ask(&format!("SELECT sum(number) FROM {table}"));
+        assert_eq!(added, [sum.to_string()], "{table}");
+    }
+}

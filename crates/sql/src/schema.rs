@@ -1,6 +1,6 @@
 //! The tables and their columns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use outlive_event::{ColumnNames, Field};
@@ -359,22 +359,34 @@ fn lost(view: &View) -> u64 {
 
 /// A table per event that any of the sources has.
 fn event_tables(sources: &Arc<[Source]>) -> Vec<Table> {
-    let mut events: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    // SQLite takes names that differ only in case for the same.
+    let mut events: BTreeMap<String, BTreeSet<(&str, &str)>> = BTreeMap::new();
     for event in sources.iter().flat_map(|s| s.view.catalog.events()) {
-        events.entry(&event.name).or_default().insert(&event.system);
+        let alike = events.entry(event.name.to_ascii_lowercase()).or_default();
+        alike.insert((&event.system, &event.name));
     }
+    let is_plain = |name: &str, alike: &BTreeSet<_>| alike.len() == 1 && !is_taken(name);
+    let plain = events.iter().filter(|(name, alike)| is_plain(name, alike));
+    let mut used: HashSet<String> = plain.map(|(name, _)| name.clone()).collect();
     let mut tables = Vec::new();
-    for (name, systems) in &events {
-        for system in systems {
-            let is_plain = systems.len() == 1 && !is_taken(name);
-            let table_name = match is_plain {
-                true => (*name).to_owned(),
-                false => format!("{system}_{name}"),
+    for (lower_case, alike) in &events {
+        for &(system, name) in alike {
+            let table_name = match is_plain(lower_case, alike) {
+                true => name.to_owned(),
+                false => unused(format!("{system}_{name}"), &mut used),
             };
             tables.push(event_table(sources, table_name, system, name));
         }
     }
     tables
+}
+
+/// The name, with a number behind it if there is one like it.
+fn unused(name: String, used: &mut HashSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{name}_{number}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered);
+    let is_new = |name: &String| !is_taken(name) && used.insert(name.to_ascii_lowercase());
+    names.find(is_new).unwrap_or(name)
 }
 
 /// Whether a name is that of a table or view of ours, or one that SQLite keeps for itself.
