@@ -160,10 +160,14 @@ impl Follower<'_> {
                 may_go_on = false;
                 break;
             }
-            if let Some(event) = self.cpus[i].pop(&self.catalog)
-                && is_wanted(wanted.as_ref(), event.cpu, event.payload)
-            {
+            let Some(event) = self.cpus[i].pop(&self.catalog) else {
+                continue;
+            };
+            if is_wanted(wanted.as_ref(), event.cpu, event.payload) {
                 lines.push(&mut self.text, &event)?;
+            } else {
+                let missed = event.missed;
+                self.cpus[i].missed = missed;
             }
         }
         output.write(&lines, &self.text)?;
@@ -235,10 +239,7 @@ impl<'f> Queue<'f> {
                 self.at_end = true;
                 return;
             };
-            self.missed = match (self.missed, chunk.missed) {
-                (Some(before), Some(missed)) => Some(before.and(missed)),
-                (before, missed) => before.or(missed),
-            };
+            self.missed = Missed::sum(self.missed, chunk.missed);
             for event in chunk.events().flatten() {
                 let start = self.payloads.len();
                 self.payloads.extend_from_slice(event.payload);

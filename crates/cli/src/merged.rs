@@ -34,9 +34,20 @@ pub(crate) fn show(
         line.clear();
         match look.json {
             true => json::write_merged(&mut line, &sources, &next)?,
-            false => lines.push(&mut line, &next),
+            false => lines.push(&mut line, &next)?,
         }
         out.write_all(&line)?;
+    }
+    for (source, left) in events.left() {
+        if look.json {
+            let source = &sources.sources()[source];
+            say!("{}: {}", source.name, left.in_words(source.view));
+            continue;
+        }
+        line.clear();
+        let formatter = &lines.formatters[source];
+        formatter.lost_events(&mut line, left.buffer, left.missed.count());
+        lines.write_named(&mut out, source, &line)?;
     }
     Ok(out.flush()?)
 }
@@ -93,18 +104,23 @@ impl<'s> MergedLines<'s> {
     }
 
     /// Appends an event, and before it what was lost there.
-    fn push(&self, out: &mut Vec<u8>, next: &SourceEvent<'_>) {
+    fn push(&self, out: &mut Vec<u8>, next: &SourceEvent<'_>) -> Result<()> {
         let event = &next.event;
         let formatter = &self.formatters[next.source];
         let mut text = Vec::new();
         show::push_lost(formatter, &mut text, event);
         let time = self.sources.time(next.source, event.text_time_stamp);
         formatter.record(&mut text, event.cpu, time, event.payload);
-        let name = &self.sources.sources()[next.source].name;
-        let prefix = format!("{name:width$} ", width = self.width);
+        self.write_named(out, next.source, &text)
+    }
+
+    /// Writes lines with the name of their source before each.
+    fn write_named(&self, out: &mut impl Write, source: usize, text: &[u8]) -> Result<()> {
+        let name = &self.sources.sources()[source].name;
         for line in text.split_inclusive(|&byte| byte == b'\n') {
-            out.extend_from_slice(prefix.as_bytes());
-            out.extend_from_slice(line);
+            write!(out, "{name:width$} ", width = self.width)?;
+            out.write_all(line)?;
         }
+        Ok(())
     }
 }

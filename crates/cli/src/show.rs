@@ -1,16 +1,20 @@
 //! `outlive show`: the events as text in the kernel's own format, or as JSON lines.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use outlive_event::{Catalog, EventFormat, Formatter, HeaderCounts, TextOptions};
 use outlive_export::json;
+use outlive_ring::Missed;
 use outlive_trace::cmdline::EventToken;
-use outlive_trace::view::{View, ViewEvent, Wanted};
+use outlive_trace::view::{LeftOver, View, ViewEvent, Wanted};
 
 use crate::args::{Args, SelectionArgs, ShowArgs};
+use crate::boot::say;
 use crate::filter::FilterText;
 use crate::target::Target;
 use crate::{exit, follow, merged, units};
@@ -190,6 +194,7 @@ pub(crate) fn show(view: &View, selection: &Selection, look: Look, out: impl Wri
         // A closed pipe ends this, and by that the threads: they find their channels closed.
         write_in_turn(&workers, stretches.starts.len(), &lines, &mut output)
     })?;
+    output.write_left(&lines, view)?;
     output.flush()
 }
 
@@ -244,6 +249,7 @@ impl Stretches<'_> {
         while let Some(event) = events.next_event() {
             self.lines.push(text, &event)?;
         }
+        text.left.extend(events.left());
         Ok(())
     }
 }
@@ -257,14 +263,37 @@ pub(crate) fn is_wanted(wanted: Option<&Wanted<'_>>, cpu: u32, payload: &[u8]) -
 #[derive(Debug, Default)]
 pub(crate) struct Text {
     bytes: Vec<u8>,
-    /// Where the first event of each CPU begins.
-    first_of_cpu: Vec<(usize, u32)>,
+    /// The first event of each buffer.
+    firsts: Vec<First>,
+    /// What is missing behind the last ones.
+    left: Vec<LeftOver>,
+}
+
+/// The first event of a buffer: what was before it is not known until all that goes before is
+/// written.
+#[derive(Debug)]
+struct First {
+    /// Its lines in the text.
+    lines: Range<usize>,
+    /// Its payload is beside it.
+    event: ViewEvent<'static>,
+    payload: Vec<u8>,
+}
+
+impl First {
+    fn event(&self) -> ViewEvent<'_> {
+        ViewEvent {
+            payload: &self.payload,
+            ..self.event
+        }
+    }
 }
 
 impl Text {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
-        self.first_of_cpu.clear();
+        self.firsts.clear();
+        self.left.clear();
     }
 }
 
@@ -287,17 +316,33 @@ impl<'v> Lines<'v> {
 
     /// Appends an event, and before it what was lost there.
     pub(crate) fn push(&self, text: &mut Text, event: &ViewEvent<'_>) -> Result<()> {
-        if self.look.json {
-            return Ok(json::write(&mut text.bytes, self.catalog, event)?);
+        let start = text.bytes.len();
+        self.append(&mut text.bytes, event, false)?;
+        let is_of_buffer = |first: &First| first.event.buffer == event.buffer;
+        if !text.firsts.iter().any(is_of_buffer) {
+            text.firsts.push(First {
+                lines: start..text.bytes.len(),
+                event: ViewEvent {
+                    payload: &[],
+                    ..*event
+                },
+                payload: event.payload.to_vec(),
+            });
         }
-        push_lost(&self.formatter, &mut text.bytes, event);
-        let is_known = |&(_, buffer): &(usize, u32)| buffer == event.buffer;
-        if !text.first_of_cpu.iter().any(is_known) {
-            text.first_of_cpu.push((text.bytes.len(), event.buffer));
+        Ok(())
+    }
+
+    /// Appends an event, and in a text what was lost before it, and whether its buffer starts here.
+    fn append(&self, out: &mut Vec<u8>, event: &ViewEvent<'_>, starts: bool) -> Result<()> {
+        if self.look.json {
+            return Ok(json::write(out, self.catalog, event)?);
+        }
+        push_lost(&self.formatter, out, event);
+        if starts {
+            self.formatter.buffer_started(out, event.buffer);
         }
         let (cpu, time) = (event.cpu, event.text_time_stamp);
-        self.formatter
-            .record(&mut text.bytes, cpu, time, event.payload);
+        self.formatter.record(out, cpu, time, event.payload);
         Ok(())
     }
 }
@@ -314,6 +359,8 @@ pub(crate) struct Output<W: Write> {
     /// CPUs that have been seen, if the buffers had overruns: the kernel then says where each
     /// further one starts.
     started: Option<Vec<u32>>,
+    /// By buffer: what is missing behind the last event that was written.
+    left: BTreeMap<u32, Missed>,
     out: W,
 }
 
@@ -321,6 +368,7 @@ impl<W: Write> Output<W> {
     pub(crate) fn new(had_overrun: bool, out: W) -> Self {
         Self {
             started: had_overrun.then(Vec::new),
+            left: BTreeMap::new(),
             out,
         }
     }
@@ -339,23 +387,56 @@ impl<W: Write> Output<W> {
 
     pub(crate) fn write(&mut self, lines: &Lines<'_>, text: &Text) -> Result<()> {
         let mut written = 0;
-        for &(at, cpu) in &text.first_of_cpu {
-            let Some(started) = &mut self.started else {
-                break;
-            };
-            if started.contains(&cpu) {
+        let mut line = Vec::new();
+        for first in &text.firsts {
+            let left = self.left.remove(&first.event.buffer);
+            let starts = !lines.look.json && self.starts(first.event.buffer);
+            if left.is_none() && !starts {
                 continue;
             }
-            if !started.is_empty() {
-                let mut line = Vec::new();
-                lines.formatter.buffer_started(&mut line, cpu);
-                self.out.write_all(&text.bytes[written..at])?;
-                self.out.write_all(&line)?;
-                written = at;
-            }
-            started.push(cpu);
+            let mut event = first.event();
+            event.missed = Missed::sum(left, event.missed);
+            line.clear();
+            lines.append(&mut line, &event, starts)?;
+            self.out
+                .write_all(&text.bytes[written..first.lines.start])?;
+            self.out.write_all(&line)?;
+            written = first.lines.end;
+        }
+        for left in &text.left {
+            let before = self.left.remove(&left.buffer);
+            let both = Missed::sum(before, Some(left.missed));
+            self.left.extend(both.map(|both| (left.buffer, both)));
         }
         Ok(self.out.write_all(&text.bytes[written..])?)
+    }
+
+    /// Whether the kernel says here that a buffer starts: not of the first one.
+    fn starts(&mut self, buffer: u32) -> bool {
+        let Some(started) = &mut self.started else {
+            return false;
+        };
+        let is_later = !started.is_empty();
+        let is_new = !started.contains(&buffer);
+        if is_new {
+            started.push(buffer);
+        }
+        is_new && is_later
+    }
+
+    /// Writes what is missing behind the last events. In JSON it has no place: it is said.
+    fn write_left(&mut self, lines: &Lines<'_>, view: &View) -> Result<()> {
+        for (&buffer, &missed) in &self.left {
+            if lines.look.json {
+                say!("{}", LeftOver { buffer, missed }.in_words(view));
+                continue;
+            }
+            let mut line = Vec::new();
+            let count = missed.count();
+            lines.formatter.lost_events(&mut line, buffer, count);
+            self.out.write_all(&line)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn flush(&mut self) -> Result<()> {

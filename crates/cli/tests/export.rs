@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{Unpacked, outlive};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::Value;
 
 fn stdout(output: &Output) -> String {
     assert!(
@@ -205,4 +207,78 @@ fn a_folder_is_durable_before_it_has_its_name_and_so_is_its_name() {
     }
     let parent = folder.path().to_str().unwrap();
     assert_eq!(synced(after, parent), 1, "{text}");
+}
+
+/// The events of JSON lines, each with whether events are missing before it, as a filter that keeps
+/// those of `pid` is to show them; and the CPUs of which events are missing behind the last one.
+fn filtered(lines: &str, pid: i64) -> (Vec<(i64, i64, bool)>, BTreeSet<i64>) {
+    let (mut kept, mut lost) = (Vec::new(), BTreeSet::new());
+    for line in lines.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let number = |key: &str| event[key].as_i64().unwrap();
+        if event.get("lost_before").is_some() {
+            lost.insert(number("cpu"));
+        }
+        if number("pid") == pid {
+            let is_lost = lost.remove(&number("cpu"));
+            kept.push((number("ts"), number("cpu"), is_lost));
+        }
+    }
+    (kept, lost)
+}
+
+/// Where an event that a filter leaves out was the first behind a loss, the loss was once left out
+/// with it.
+#[test]
+fn a_loss_before_an_event_that_is_not_asked_for_is_shown_before_the_next_that_is() {
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let mut bytes = std::fs::read(&unpacked.region).unwrap();
+    // Sub-buffers of both CPUs, the one early and the other late.
+    for place in [bytes.len() / 16, bytes.len() * 7 / 8] {
+        let subbuf = place / 4096 * 4096;
+        bytes[subbuf..subbuf + 8].fill(0xff);
+    }
+    std::fs::write(&unpacked.region, bytes).unwrap();
+    let show = |more: &[&str]| {
+        let args = ["show", &unpacked.region, "--formats", &unpacked.formats];
+        stdout(&outlive(&[&args, more].concat()))
+    };
+    let all = show(&["--json"]);
+    let pids: BTreeSet<i64> = all
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["pid"]
+                .as_i64()
+                .unwrap()
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.jsonl");
+    let (mut carried, mut at_end) = (0, 0);
+    for pid in pids.into_iter().step_by(7) {
+        let (kept, lost_at_end) = filtered(&all, pid);
+        let filter = format!("common_pid == {pid}");
+        let filter = ["--filter", &filter];
+        let json = show(&[&filter[..], &["--json"]].concat());
+        assert_eq!(filtered(&json, pid).0, kept, "{pid}");
+        let lost = kept.iter().filter(|event| event.2).count();
+        let text = show(&filter);
+        let said = text.matches(" EVENTS]").count();
+        assert_eq!(said, lost + lost_at_end.len(), "{pid}: {text}");
+        for cpu in &lost_at_end {
+            let last = text.lines().rev().take(lost_at_end.len());
+            let is_last = last
+                .into_iter()
+                .any(|line| line == format!("CPU:{cpu} [LOST EVENTS]"));
+            assert!(is_last, "{pid}: {text}");
+        }
+        let exported = export(&unpacked, &out, &filter);
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), json);
+        let stderr = stderr(&exported);
+        let noted = stderr.matches("are missing behind the last").count();
+        assert_eq!(noted, lost_at_end.len(), "{pid}: {stderr}");
+        carried += lost;
+        at_end += lost_at_end.len();
+    }
+    assert!(carried > 0 && at_end > 0, "{carried} {at_end}");
 }

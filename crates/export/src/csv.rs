@@ -52,6 +52,7 @@ impl Exporter for Csv {
             writer.write_record(row).map_err(failed)?;
             summary.count(&next.event, progress);
         }
+        summary.note_left(sources, &events);
         writer.flush().map_err(Error::io("write", out))?;
         Ok(summary)
     }

@@ -33,6 +33,7 @@ impl Exporter for JsonLines {
             written.map_err(Error::io("write", out))?;
             summary.count(&next.event, progress);
         }
+        summary.note_left(sources, &events);
         writer.flush().map_err(Error::io("write", out))?;
         Ok(summary)
     }

@@ -17,7 +17,7 @@ mod trace_dat;
 use std::path::Path;
 
 use outlive_ring::Missed;
-use outlive_trace::view::{Sources, ViewEvent};
+use outlive_trace::view::{LeftOver, MergedSources, Source, Sources, ViewEvent};
 
 pub use self::error::Error;
 pub use self::output::write;
@@ -129,6 +129,25 @@ impl Summary {
     /// Counts an event, and what is missing before it.
     pub fn count(&mut self, event: &ViewEvent<'_>, progress: &mut dyn FnMut(u64)) {
         self.add(1, event.missed, progress);
+    }
+
+    /// Counts what is missing behind the last events, and says so: the format has no place for it.
+    pub(crate) fn note_left(&mut self, sources: &Sources<'_>, events: &MergedSources<'_>) {
+        for (source, left) in events.left() {
+            self.note_one_left(&sources.sources()[source], left);
+        }
+    }
+
+    /// As [`Summary::note_left`], of one buffer.
+    pub(crate) fn note_one_left(&mut self, source: &Source<'_>, left: LeftOver) {
+        self.count_left(left);
+        let note = format!("{}: {}", source.name, left.in_words(source.view));
+        self.notes.push(note);
+    }
+
+    /// Counts what is missing behind the last event of a buffer.
+    pub(crate) fn count_left(&mut self, left: LeftOver) {
+        self.lost += left.missed.count().unwrap_or(0);
     }
 
     /// Counts events, and what is missing before the first.

@@ -57,6 +57,15 @@ impl Missed {
         }
     }
 
+    /// Two losses that may not be, together.
+    #[must_use]
+    pub fn sum(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(one.and(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
     /// How many, if they were counted.
     #[must_use]
     pub fn count(self) -> Option<u64> {

@@ -25,7 +25,7 @@ use outlive_ring::extension::{ClockPair, Counters, Heartbeat, clock_pairs};
 use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::{Events, Hole, Missed, Page, PageSource, RunRecord};
 
-pub use self::events::{MergedEvents, ViewEvent};
+pub use self::events::{LeftOver, MergedEvents, ViewEvent};
 pub use self::live::LiveRegion;
 pub use self::part::Part;
 pub use self::raw::RawSubbuf;
@@ -67,6 +67,16 @@ impl ViewCpu {
     pub fn is_untouched(&self) -> bool {
         let (subbufs, _) = self.subbufs();
         subbufs == 0 && self.holes.is_empty() && self.counters == Counters::default()
+    }
+
+    /// What is missing behind all that is kept, and the time of the last event that is; 0 if
+    /// nothing is.
+    fn missed_at_end(&self) -> Option<(u64, Missed)> {
+        let last = self.pages.last().map(|placed| placed.page.time_stamp);
+        // One of several parts may end where another goes on.
+        let is_last = |hole: &&Hole| hole.before.is_none() && hole.after >= last;
+        let hole = self.holes.iter().find(is_last)?;
+        Some((hole.after.unwrap_or(0), hole.missed))
     }
 
     /// Sub-buffers that are kept, and how many of them a seal proves; of the others only the

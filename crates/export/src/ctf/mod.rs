@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use outlive_event::{Catalog, event_id, pid};
+use outlive_ring::Missed;
 use outlive_trace::view::{SourceEvent, Sources, Timeline, View};
 
 use self::layout::EventClass;
@@ -222,12 +223,30 @@ impl Stream {
         self.packet.len() == PACKET_HEAD
     }
 
-    /// Writes the packet. The file is open only here: there may be more buffers than a process may
-    /// have files.
+    /// Ends the packet, so that the next one can say what is missing between the two.
+    fn lose(&mut self, missed: Missed) -> io::Result<()> {
+        self.flush()?;
+        self.discarded += missed.count().unwrap_or(1);
+        Ok(())
+    }
+
+    /// Ends the stream with a packet of no events, whose count of discarded ones has grown.
+    fn lose_at_end(&mut self, missed: Missed) -> io::Result<()> {
+        self.lose(missed)?;
+        self.begin = self.end;
+        self.write_packet()
+    }
+
+    /// Writes the packet, if there are events in it.
     fn flush(&mut self) -> io::Result<()> {
-        if self.is_empty() {
-            return Ok(());
+        match self.is_empty() {
+            true => Ok(()),
+            false => self.write_packet(),
         }
+    }
+
+    /// The file is open only here: there may be more buffers than a process may have files.
+    fn write_packet(&mut self) -> io::Result<()> {
         self.put_head();
         let mut options = OpenOptions::new();
         let mut file = options.create(true).append(true).open(&self.path)?;
@@ -291,6 +310,15 @@ impl<'v, 'o> Writer<'v, 'o> {
             self.add(&next)?;
             summary.count(&next.event, progress);
         }
+        for (source, left) in events.left() {
+            match self.streams.get_mut(&(source, left.buffer)) {
+                Some(stream) => {
+                    stream.lose_at_end(left.missed)?;
+                    summary.count_left(left);
+                }
+                None => summary.note_one_left(&sources.sources()[source], left),
+            }
+        }
         for stream in self.streams.values_mut() {
             stream.flush()?;
         }
@@ -307,8 +335,7 @@ impl<'v, 'o> Writer<'v, 'o> {
             return Ok(());
         };
         if let Some(missed) = next.event.missed {
-            stream.flush()?;
-            stream.discarded += missed.count().unwrap_or(1);
+            stream.lose(missed)?;
         }
         // Readers refuse a stream whose time goes back, as the wall clock's may.
         let time = next.time.max(stream.end);

@@ -63,8 +63,7 @@ impl<'v> Ftrace<'v> {
         let plan = id.and_then(|id| self.plans.get(usize::from(id))?.as_ref());
         let bundle = self.bundles.entry(event.cpu).or_default();
         if event.missed.is_some() {
-            bundle.write(out, event.cpu)?;
-            bundle.lost_events = true;
+            bundle.lose(out, event.cpu)?;
         }
         bundle.events.message(bundle::EVENT, |out| {
             let [_, _, flags, _, pid @ ..]: [u8; 8] =
@@ -83,6 +82,11 @@ impl<'v> Ftrace<'v> {
             bundle.write(out, event.cpu)?;
         }
         Ok(())
+    }
+
+    /// Says that events of a CPU are missing behind the last one that was added.
+    pub(super) fn lose(&mut self, out: &mut Output<'_>, cpu: u32) -> io::Result<()> {
+        self.bundles.entry(cpu).or_default().lose(out, cpu)
     }
 
     /// Makes the plan of an event that comes for the first time.
@@ -106,8 +110,15 @@ impl<'v> Ftrace<'v> {
 }
 
 impl Bundle {
+    /// Begins another bundle, before which events are missing.
+    fn lose(&mut self, out: &mut Output<'_>, cpu: u32) -> io::Result<()> {
+        self.write(out, cpu)?;
+        self.lost_events = true;
+        Ok(())
+    }
+
     fn write(&mut self, out: &mut Output<'_>, cpu: u32) -> io::Result<()> {
-        if self.events.is_empty() {
+        if self.events.is_empty() && !self.lost_events {
             return Ok(());
         }
         let (events, lost_events) = (&self.events, self.lost_events);

@@ -102,6 +102,13 @@ fn write(
         }
         summary.count(&next.event, progress);
     }
+    for (source, left) in events.left() {
+        match &mut streams[source] {
+            Stream::Kernel(ftrace) => ftrace.lose(out, left.buffer)?,
+            Stream::Program(tracks) => tracks.lose(out)?,
+        }
+        summary.count_left(left);
+    }
     for (stream, source) in streams.iter_mut().zip(sources.sources()) {
         if let Stream::Kernel(ftrace) = stream {
             ftrace.finish(out)?;

@@ -293,7 +293,7 @@ impl<'v> Tracks<'v> {
     }
 
     /// Says that events are missing here. A reader forgets the names then.
-    fn lose(&mut self, out: &mut Output<'_>) -> io::Result<()> {
+    pub(super) fn lose(&mut self, out: &mut Output<'_>) -> io::Result<()> {
         self.names = Names::default();
         out.packet(|packet| {
             packet.uint(packet::SEQUENCE_ID, sequence_of(self.source));

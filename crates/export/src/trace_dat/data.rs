@@ -8,7 +8,7 @@ use std::path::Path;
 
 use outlive_ring::layout::SUBBUF_SIZE;
 use outlive_ring::{Missed, PageBuilder};
-use outlive_trace::view::{Source, Sources, Timeline, ViewCpu, ViewEvent};
+use outlive_trace::view::{LeftOver, Source, Sources, Timeline, ViewCpu, ViewEvent};
 
 use super::ids::Ids;
 use super::{Buffer, CpuData, PAGE};
@@ -61,7 +61,7 @@ impl<'s> Data<'s> {
                 *pages.entry(cpu).or_default() += 1;
                 Ok(())
             };
-            self.encode(&mut count, |_| ())?;
+            self.encode(&mut count, |_| (), |_| ())?;
         }
         let source = self.source();
         let cpus = pages.into_iter().map(|(cpu, pages)| CpuData {
@@ -113,7 +113,13 @@ impl<'s> Data<'s> {
             *offset += PAGE;
             written.map_err(Error::io("write", out))
         };
-        self.encode(&mut put, |event| summary.count(event, progress))
+        let mut left = Vec::new();
+        let mut written = |event: &ViewEvent<'_>| summary.count(event, progress);
+        self.encode(&mut put, &mut written, |one| left.push(one))?;
+        for one in left {
+            summary.note_one_left(self.source(), one);
+        }
+        Ok(())
     }
 
     fn copy(
@@ -144,30 +150,29 @@ impl<'s> Data<'s> {
     }
 
     /// Encodes the wanted events anew, by the CPUs that they say they were written on. `put` gets
-    /// each sub-buffer, those of a CPU in order.
+    /// each sub-buffer, those of a CPU in order, and `left` what is missing behind the last events.
     fn encode(
         &self,
         put: &mut dyn FnMut(u32, &[u8; SUBBUF_SIZE]) -> Result<()>,
         mut written: impl FnMut(&ViewEvent<'_>),
+        left: impl FnMut(LeftOver),
     ) -> Result<()> {
         let source = self.source();
         let mut cpus: BTreeMap<u32, CpuEncoder> = BTreeMap::new();
-        let mut events = source.view.events_between(source.cpu, source.from, None);
+        let events = source.view.events_between(source.cpu, source.from, None);
+        let mut events = events.wanting(source.wanted.as_ref());
         let mut payload = Vec::new();
         while let Some(event) = events.next_event() {
             let encoder = cpus.entry(event.cpu).or_default();
-            encoder.miss(event.missed);
-            let wanted = source.wanted.as_ref();
-            if !wanted.is_none_or(|wanted| wanted.has(event.cpu, event.payload)) {
-                continue;
-            }
             payload.clear();
             payload.extend_from_slice(event.payload);
             self.rename(&mut payload);
             let time = self.sources.time(self.source, event.text_time_stamp);
-            encoder.push(time, &payload, &mut |page| put(event.cpu, page))?;
+            let put = &mut |page: &_| put(event.cpu, page);
+            encoder.push(time, &payload, event.missed, put)?;
             written(&event);
         }
+        events.left().for_each(left);
         for (cpu, encoder) in &mut cpus {
             encoder.finish(&mut |page| put(*cpu, page))?;
         }
@@ -202,23 +207,20 @@ pub(super) fn clock(sources: &Sources<'_>, source: &Source<'_>) -> &'static str 
 #[derive(Default)]
 struct CpuEncoder {
     page: PageBuilder,
-    /// Missing before the next event that is written.
-    missed: Option<Missed>,
 }
 
 type Put<'p> = &'p mut dyn FnMut(&[u8; SUBBUF_SIZE]) -> Result<()>;
 
 impl CpuEncoder {
-    fn miss(&mut self, missed: Option<Missed>) {
-        self.missed = match (self.missed, missed) {
-            (Some(before), Some(now)) => Some(before.and(now)),
-            (before, now) => before.or(now),
-        };
-    }
-
-    fn push(&mut self, time: u64, payload: &[u8], put: Put<'_>) -> Result<()> {
+    fn push(
+        &mut self,
+        time: u64,
+        payload: &[u8],
+        missed: Option<Missed>,
+        put: Put<'_>,
+    ) -> Result<()> {
         // A sub-buffer's header is the only place that says what is missing.
-        if let Some(missed) = self.missed.take() {
+        if let Some(missed) = missed {
             self.finish(put)?;
             self.page.set_missed(missed);
         }

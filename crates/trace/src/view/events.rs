@@ -1,4 +1,7 @@
 //! The events of a view, merged over its CPUs.
+//!
+//! What is missing before an event that nobody asked for is missing before the next event of its
+//! buffer that somebody did; behind the last one, it is [left](MergedEvents::left).
 
 use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::subbuf::Position;
@@ -17,10 +20,32 @@ pub struct ViewEvent<'a> {
     pub time_stamp: u64,
     /// Time as the kernel's text shows it.
     pub text_time_stamp: u64,
-    /// What is missing before it on its CPU.
+    /// What is missing between it and the event before it of its buffer.
     pub missed: Option<Missed>,
     /// The trace entry.
     pub payload: &'a [u8],
+}
+
+/// What is missing behind the last event of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOver {
+    /// The buffer.
+    pub buffer: u32,
+    /// How many events.
+    pub missed: Missed,
+}
+
+impl LeftOver {
+    /// In words, of a buffer of `view`.
+    #[must_use]
+    pub fn in_words(&self, view: &View) -> String {
+        let (word, buffer) = (view.buffer_word(), self.buffer);
+        let count = match self.missed {
+            Missed::Events(count) => format!("{count} events"),
+            Missed::Unknown => "events, it is not known how many,".to_owned(),
+        };
+        format!("{word} {buffer}: {count} are missing behind the last one that was asked for")
+    }
 }
 
 /// The events of several CPUs in the order of time. A lending iterator: an event is valid until
@@ -28,6 +53,8 @@ pub struct ViewEvent<'a> {
 #[derive(Debug)]
 pub struct MergedEvents<'v> {
     streams: Vec<CpuStream<'v>>,
+    /// Events before this time of the text are left out.
+    from: u64,
     /// Events from this time of the text on are left out.
     end: Option<u64>,
     /// Only events that say that they were written on this CPU.
@@ -60,10 +87,27 @@ impl<'v> MergedEvents<'v> {
     ) -> Self {
         Self {
             streams: cpus.map(|cpu| CpuStream::new(view, cpu, from)).collect(),
+            from,
             end,
             only_cpu,
             wanted: None,
         }
+    }
+
+    /// What is missing behind the last event of each buffer, once there is no next event: lost
+    /// before events that were not asked for, or at the buffer's end.
+    pub fn left(&self) -> impl Iterator<Item = LeftOver> {
+        self.streams.iter().filter_map(|stream| {
+            let at_end = stream.cpu.missed_at_end();
+            let is_here = |&(time, _): &(u64, Missed)| {
+                time >= self.from && self.end.is_none_or(|end| time < end)
+            };
+            let at_end = at_end.filter(is_here).map(|(_, missed)| missed);
+            Some(LeftOver {
+                buffer: stream.cpu.cpu,
+                missed: Missed::sum(stream.skipped, at_end)?,
+            })
+        })
     }
 
     /// Only those that are wanted; all if nothing was selected.
@@ -97,7 +141,7 @@ impl<'v> MergedEvents<'v> {
             if self.is_asked_for(&self.streams[earliest]) {
                 return Some(earliest);
             }
-            self.streams[earliest].take();
+            self.streams[earliest].skip();
         }
     }
 
@@ -127,6 +171,8 @@ struct CpuStream<'v> {
     /// The buffer of the event that was handed out last, when the next one is on another page.
     taken: Box<[u8; SUBBUF_DATA]>,
     next: Option<Ahead>,
+    /// What is missing before events that were skipped since the last one that was handed out.
+    skipped: Option<Missed>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -154,6 +200,7 @@ impl<'v> CpuStream<'v> {
             buffer: Box::new([0; SUBBUF_DATA]),
             taken: Box::new([0; SUBBUF_DATA]),
             next: None,
+            skipped: None,
         };
         stream.advance();
         stream
@@ -185,15 +232,24 @@ impl<'v> CpuStream<'v> {
         }
     }
 
+    /// Leaves out the event that was decoded ahead, and keeps in mind what is missing before it.
+    fn skip(&mut self) {
+        if let Some(event) = self.next.take() {
+            self.skipped = Missed::sum(self.skipped, event.missed);
+        }
+        self.advance();
+    }
+
     /// Hands out the event that was decoded ahead, and decodes the next one.
     fn take(&mut self) -> ViewEvent<'_> {
-        let event = self.next.take().unwrap_or(Ahead {
+        let mut event = self.next.take().unwrap_or(Ahead {
             time_stamp: 0,
             text_time_stamp: 0,
             missed: None,
             start: 0,
             len: 0,
         });
+        event.missed = Missed::sum(self.skipped.take(), event.missed);
         let page = self.next_page;
         self.advance();
         let buffer = if self.next_page == page {
@@ -241,7 +297,7 @@ impl<'v> CpuStream<'v> {
                 time_stamp,
                 text_time_stamp: time_stamp,
             };
-            missed = placed.page.missed.or(missed);
+            missed = Missed::sum(missed, placed.page.missed);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use outlive_ring::extension::ClockPair;
 
-use super::{MergedEvents, View, ViewEvent, Wanted};
+use super::{LeftOver, MergedEvents, View, ViewEvent, Wanted};
 
 /// A view, and what is wanted of it.
 #[derive(Debug)]
@@ -231,6 +231,13 @@ impl MergedSources<'_> {
             time,
             event,
         })
+    }
+
+    /// What is missing behind the last event of each buffer, and of which source, once there is no
+    /// next event.
+    pub fn left(&self) -> impl Iterator<Item = (usize, LeftOver)> {
+        let streams = self.streams.iter().enumerate();
+        streams.flat_map(|(source, stream)| stream.left().map(move |left| (source, left)))
     }
 
     fn earliest(&mut self) -> Option<usize> {
