@@ -42,6 +42,12 @@ const LOOKING: u32 = u32::MAX;
 /// Owners that are asked for their lane before an event is given up.
 const ASKED_MAX: usize = 16;
 
+/// What one thread writes to with each event, in cache lines that no other thread's is in: two, since
+/// processors fetch them in pairs.
+#[derive(Debug)]
+#[repr(C, align(128))]
+struct Apart<T>(T);
+
 /// Who owns a lane. All zero until the lanes are opened.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
@@ -52,7 +58,7 @@ pub struct Owner {
 
 /// What a thread says of itself. All zero until a thread takes the slot; slots are numbered from 1.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub struct Slot {
     /// 1 when a thread has it.
     taken: AtomicU32,
@@ -122,7 +128,7 @@ pub struct Lanes<'r, M> {
     region: &'r Region<M>,
     owners: &'r [Owner],
     slots: &'r [Slot],
-    writers: Box<[UnsafeCell<CpuWriter<'r, M>>]>,
+    writers: Box<[Apart<UnsafeCell<CpuWriter<'r, M>>>]>,
     barrier: Barrier,
     /// Where the next search for a lane begins.
     next: core::sync::atomic::AtomicU32,
@@ -151,7 +157,8 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
         let nr_lanes = region.geometry().nr_cpus();
         let owners = &owners[..nr_lanes as usize];
         assert!(!slots.is_empty(), "a thread needs a slot");
-        let writers = (0..nr_lanes).filter_map(|cpu| region.writer(cpu).map(UnsafeCell::new));
+        let writer = |cpu| region.writer(cpu).map(UnsafeCell::new).map(Apart);
+        let writers = (0..nr_lanes).filter_map(writer);
         let lanes = Self {
             region,
             owners,
@@ -171,7 +178,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     ///
     /// Owners and slots are wiped, and no other thread of this process is inside `restart`.
     pub unsafe fn restart(&self) {
-        for writer in &self.writers {
+        for Apart(writer) in &self.writers {
             // SAFETY: 1: all owners are zero, so nobody is inside any lane nor can get there.
             unsafe { &mut *writer.get() }.restart();
         }
@@ -192,7 +199,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     /// Whether events are dropped when the ring is full, instead of overwriting the oldest. To be
     /// called before any thread writes.
     pub fn set_overwrite(&mut self, overwrite: bool) {
-        for writer in &mut self.writers {
+        for Apart(writer) in &mut self.writers {
             writer.get_mut().set_overwrite(overwrite);
         }
     }
@@ -258,7 +265,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     /// The thread is inside of the lane.
     #[inline(always)]
     fn inside<'l>(&'l self, slot: Option<&'r Slot>, lane: usize) -> Inside<'l, 'r, M> {
-        let writer = &self.writers[lane];
+        let Apart(writer) = &self.writers[lane];
         Inside {
             // SAFETY: 1: we are inside.
             tail: unsafe { &*writer.get() }.tail(),
