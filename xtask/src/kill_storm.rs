@@ -10,10 +10,12 @@ const KILLS: u32 = 10_000;
 const KINDS: u32 = 4;
 
 pub(crate) fn kill_storm(args: &[String]) -> Result<()> {
-    let kills = match args {
-        [] => KILLS,
-        [kills] => kills.parse().context("KILLS is a number")?,
-        _ => bail!("kill-storm takes one number"),
+    let number = |text: &String| text.parse::<u32>().context("KILLS and THREADS are numbers");
+    let (kills, threads) = match args {
+        [] => (KILLS.div_ceil(KINDS), None),
+        [kills] => (number(kills)?.div_ceil(KINDS), None),
+        [kills, threads] => (number(kills)?, Some(number(threads)?)),
+        _ => bail!("kill-storm takes two numbers at most: KILLS and THREADS"),
     };
     let mut command = cargo(&[
         "test",
@@ -24,5 +26,9 @@ pub(crate) fn kill_storm(args: &[String]) -> Result<()> {
         "kill_storm",
     ]);
     command.args(["--", "--nocapture"]);
-    run(command.env("OUTLIVE_KILLS", kills.div_ceil(KINDS).to_string()))
+    command.env("OUTLIVE_KILLS", kills.to_string());
+    if let Some(threads) = threads {
+        command.env("OUTLIVE_KILL_THREADS", threads.to_string());
+    }
+    run(&mut command)
 }

@@ -20,7 +20,7 @@ cargo xtask ACTION
   test    all tests, against the real kernel and the foreign tools; needs root for those
   ci      check and test, and fails if a test was skipped
   bench   the figures of the README, beside the peers in one run: bench [NAME]...
-  kill-storm  10,000 kills of a recording program, at random instants: kill-storm [KILLS]
+  kill-storm  10,000 kills of a recording program, at random instants: kill-storm [KILLS [THREADS]]
   fuzz    each fuzz target for a while: fuzz [SECONDS]
   vm      real kernels in QEMU: list, fetch, matrix, damage [--record], loss, backup-time
   capi    builds and installs the C library: capi PREFIX

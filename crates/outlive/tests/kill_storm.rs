@@ -1,7 +1,8 @@
 //! A program of many threads is killed at random instants, again and again: what its threads had
 //! recorded is there.
 //!
-//! `OUTLIVE_KILLS` is how often for each number of threads (`cargo xtask kill-storm` sets it).
+//! `OUTLIVE_KILLS` is how often for each number of threads, `OUTLIVE_KILL_THREADS` the only number of
+//! threads, if not all are wanted (`cargo xtask kill-storm` sets both).
 
 mod common;
 
@@ -13,6 +14,7 @@ use common::{Acks, Child, Folder, child_state};
 use outlive::Backing;
 
 const KILLS_DEFAULT: u32 = 6;
+const THREADS: [u32; 4] = [1, 2, 8, 64];
 
 #[test]
 fn child_records_until_it_is_killed() {
@@ -38,9 +40,10 @@ fn random_wait() -> Duration {
 
 #[test]
 fn whatever_was_recorded_before_a_kill_is_there_after_it() {
-    let kills =
-        std::env::var("OUTLIVE_KILLS").map_or(KILLS_DEFAULT, |kills| kills.parse().unwrap());
-    for threads in [1, 2, 8, 64] {
+    let number = |name| std::env::var(name).map(|number| number.parse::<u32>().unwrap());
+    let kills = number("OUTLIVE_KILLS").unwrap_or(KILLS_DEFAULT);
+    let threads = number("OUTLIVE_KILL_THREADS").map_or(THREADS.to_vec(), |threads| vec![threads]);
+    for threads in threads {
         let folder = Folder::new();
         let mut total = Total::default();
         for _ in 0..kills {
