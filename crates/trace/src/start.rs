@@ -537,23 +537,43 @@ pub(crate) fn look_at(mapping: &Mapping) -> (Holds, Option<RunRecord>) {
 
 /// Whether no CPU ever began a sub-buffer: the first two are the reader page and the first one
 /// that is written. That these are blank is not enough, after a power loss any page may be: then
-/// all are looked at.
+/// all are looked at. Of a region that was being laid out when its start was killed, a part of the
+/// metas is missing.
 fn is_untouched(region: &Recovery, mapping: &Mapping) -> bool {
     let ring = &region.geometry;
-    let is_blank = |cpu, subbuf| {
-        let offset = ring.subbuf_offset(cpu, subbuf);
-        mapping.load_u64(offset) == 0 && mapping.load_u64(offset + 8) == 0
-    };
+    let is_blank = |cpu, subbuf| begins_blank(mapping, ring.subbuf_offset(cpu, subbuf));
     let is_empty = |cpu| {
         let recovered = region.recover_cpu(mapping, cpu);
         recovered.pages.is_empty() && recovered.rejected.is_empty()
     };
     let mut cpus = 0..ring.nr_cpus();
-    region.damage.is_empty()
-        && cpus
-            .clone()
-            .all(|cpu| (0..2).all(|subbuf| is_blank(cpu, subbuf)))
+    cpus.clone()
+        .all(|cpu| (0..2).all(|subbuf| is_blank(cpu, subbuf)))
         && cpus.all(is_empty)
+        && (region.damage.is_empty() || has_metas_alone(ring, mapping))
+}
+
+/// Whether nothing but the ring's metas is there: no page begins as a sub-buffer, a run record or a
+/// catalog does.
+fn has_metas_alone(ring: &Geometry, mapping: &Mapping) -> bool {
+    let first = |cpu| ring.subbuf_offset(cpu, 0);
+    let metas: Vec<_> = (0..ring.nr_cpus())
+        .map(|cpu| ring.meta_offset(cpu)..first(cpu))
+        .collect();
+    let is_meta = |offset| metas.iter().any(|meta| meta.contains(&offset));
+    (first(0)..Memory::len(mapping))
+        .step_by(SUBBUF_SIZE)
+        .all(|offset| begins_blank(mapping, offset) || is_meta(offset))
+}
+
+/// Whether a page has no header. What lies beyond the end has none.
+fn begins_blank(mapping: &Mapping, offset: usize) -> bool {
+    let mut header = [0; SUBBUF_HEADER];
+    let is_there = offset + header.len() <= Memory::len(mapping);
+    if is_there {
+        mapping.read(offset, &mut header);
+    }
+    header == [0; SUBBUF_HEADER]
 }
 
 /// Whether the first and the last pages are zero: a file that was allocated and never laid out.
@@ -618,6 +638,26 @@ mod tests {
     fn region_that_was_laid_out_and_never_written_holds_nothing() {
         assert_eq!(look_at(&region(0)).0, Holds::Nothing);
         assert_eq!(look_at(&region(1)).0, Holds::Something);
+    }
+
+    /// Starts were killed while they laid out a fresh region, in a test, once in some hundred times. The
+    /// next one kept that as a run, of which nothing was known.
+    #[test]
+    fn region_that_was_being_laid_out_holds_nothing() {
+        let laid_out = region(0);
+        let all = Memory::len(&laid_out);
+        let ring = Geometry::new(256 << 10, 1).unwrap();
+        let anchor = all - SUBBUF_SIZE;
+        for missing in [0..4, anchor..all] {
+            let mapping = region(0);
+            let memory = mapping.memory_mut().unwrap();
+            memory.zero(anchor, SUBBUF_SIZE);
+            memory.zero(missing.start, missing.len());
+            assert!(Recovery::locate(&mapping).is_ok_and(|found| !found.damage.is_empty()));
+            assert_eq!(look_at(&mapping).0, Holds::Nothing, "{missing:?}");
+            memory.store_u64(ring.subbuf_offset(0, 7), 1);
+            assert_eq!(look_at(&mapping).0, Holds::Something, "{missing:?}");
+        }
     }
 
     /// A power loss, before the first sub-buffer's page was written back, left its blocks blank. The
