@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use outlive_kernel::{Collected, Collector};
 use outlive_trace::retention::{self, Policy};
 use outlive_trace::view::View;
-use outlive_trace::{Generation, Mapping, clock};
+use outlive_trace::{Chores, Generation, Mapping, clock};
 
 use crate::boot::say;
 use crate::summary::Summary;
@@ -16,6 +16,7 @@ use crate::units;
 
 pub(crate) struct Background<'a> {
     pub(crate) collector: Collector<'a>,
+    pub(crate) chores: Chores,
     pub(crate) policy: Policy,
     /// What this start has kept.
     pub(crate) kept: Vec<Generation>,
@@ -35,10 +36,15 @@ impl Background<'_> {
 
     fn steps(&self) {
         self.collect();
+        let done = self.chores.run(self.collector.lock, &|| false);
         for generation in &self.kept {
             self.validate(generation);
         }
-        self.retain();
+        match done {
+            Ok(()) => self.retain(),
+            // An older one goes when the newest is safe.
+            Err(error) => say!("what is kept on a tmpfs stays there for the next start: {error}"),
+        }
     }
 
     fn collect(&self) {

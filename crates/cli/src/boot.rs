@@ -15,7 +15,8 @@ use outlive_trace::cmdline::{self, CommandLine, Diagnostic, InstanceKind, Option
 use outlive_trace::retention::Policy;
 use outlive_trace::start::close_run;
 use outlive_trace::{
-    Backing, EventSource, Live, Mapping, Start, Started, StateDir, Step, failpoint, generation,
+    Backing, Chores, EventSource, Live, Mapping, Start, Started, StateDir, Step, failpoint,
+    generation,
 };
 
 use crate::args::{Args, BootArgs};
@@ -179,6 +180,12 @@ pub(crate) fn tell(step: &Step<'_>) {
                     path.display()
                 );
             }
+            for path in &tidied.lost {
+                say!(
+                    "gone with the tmpfs when the machine went down, before it was copied: {}",
+                    path.display()
+                );
+            }
             for path in &tidied.left {
                 say!("left as it is, its name is taken: {}", path.display());
             }
@@ -289,6 +296,7 @@ impl Recording<'_> {
                 sequence: run.run_sequence,
                 ordinary: &self.ordinary(&before),
             },
+            chores: Chores::new(self.state, live.iter().map(|live| &live.area)),
             policy,
             kept: live
                 .iter()

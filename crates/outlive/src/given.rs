@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use outlive_ring::extension::Layout;
 use outlive_ring::{LayoutError, RawMemory, Region, RunRecord, RunState};
@@ -24,6 +25,7 @@ use outlive_trace::start::close_run;
 use outlive_trace::{Access, Generation, Mapping, StateLock, clock};
 
 use crate::Error;
+use crate::background::Background;
 use crate::place::Own;
 
 /// `DESCRIPTOR:RUN-ID` in the program's environment.
@@ -59,7 +61,9 @@ pub struct Given {
     layout: Layout,
     run: RunRecord,
     kept: Option<Generation>,
-    _lock: StateLock,
+    /// What the start has left to be done.
+    background: Background,
+    _lock: Arc<StateLock>,
 }
 
 impl Given {
@@ -70,19 +74,21 @@ impl Given {
         run.source = format!("{GIVEN}{}", std::process::id());
         let layout = *own.live.layout();
         run.store(&layout, region.memory());
-        own.retire_old();
         let open = || File::options().read(true).write(true).open(&path);
         // Another open file than the one that has the area's lock, which ends here.
         let file = open().map_err(Error::Given)?;
         let len = layout.area_size();
         let mapping = Mapping::of_file(&file, &path, len, Access::ReadWrite)?;
+        let (rest, lock) = (own.rest(), Arc::new(own.lock));
+        let of_rest = Arc::clone(&lock);
         Ok(Self {
             file,
             mapping,
             layout,
             run,
             kept: own.live.kept,
-            _lock: own.lock,
+            background: Background::begin(move |is_ended| rest.run(&of_rest, is_ended)),
+            _lock: lock,
         })
     }
 
@@ -117,6 +123,7 @@ impl Given {
 impl Drop for Given {
     /// Of a region that nobody has taken it cannot be said that its recorder died.
     fn drop(&mut self) {
+        self.background.end();
         if !self.was_taken()
             && let Some(memory) = self.mapping.memory_mut()
         {

@@ -38,6 +38,7 @@
 
 #![deny(unsafe_code)]
 
+mod background;
 mod builder;
 mod clock;
 mod control;

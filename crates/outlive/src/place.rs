@@ -7,9 +7,10 @@ use std::path::Path;
 use outlive_ring::extension::Layout;
 use outlive_ring::{RawMemory, Region};
 use outlive_trace::retention::{self, Policy};
-use outlive_trace::{Generation, Live, StateDir, StateLock};
+use outlive_trace::{Chores, Generation, Live, StateDir, StateLock};
 
 use crate::Error;
+use crate::background::Background;
 use crate::given::Taken;
 
 /// See the module.
@@ -25,16 +26,44 @@ pub(crate) struct Own {
     pub(crate) state: StateDir,
     pub(crate) lock: StateLock,
     pub(crate) live: Live,
+    /// Whether the next start's file is made while this run records.
+    pub(crate) makes_spare: bool,
     pub(crate) policy: Option<Policy>,
 }
 
 impl Own {
-    /// Removes the generations that are too many. That this fails is no reason not to record.
-    pub(crate) fn retire_old(&self) {
+    /// What is to be done behind the start.
+    pub(crate) fn rest(&self) -> Rest {
+        let spared = self.makes_spare.then_some(&self.live.area);
+        Rest {
+            chores: Chores::new(&self.state, spared),
+            state: self.state.clone(),
+            policy: self.policy,
+        }
+    }
+}
+
+/// What a start leaves to be done.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    chores: Chores,
+    state: StateDir,
+    policy: Option<Policy>,
+}
+
+impl Rest {
+    /// Copies what was set aside, and removes the generations that are too many: in this order, so that
+    /// the newest is safe when an older one goes. That it fails is no reason not to record; the next
+    /// start tries again.
+    pub(crate) fn run(&self, lock: &StateLock, is_ended: &dyn Fn() -> bool) {
         let Self { state, policy, .. } = self;
+        let is_safe = self.chores.run(lock, is_ended).is_ok();
+        if !is_safe || is_ended() {
+            return;
+        }
         let now_ns = outlive_trace::clock::realtime_ns();
         if let Ok(policy) = policy.map_or_else(|| Policy::default_for(state), Ok) {
-            let _ = retention::apply(state, &self.lock, &policy, now_ns);
+            let _ = retention::apply(state, lock, &policy, now_ns);
         }
     }
 }
@@ -91,10 +120,15 @@ impl Place {
         }
     }
 
-    /// Removes the generations that are too many, which of a given region is its giver's to do.
-    pub(crate) fn retire_old(&self) {
-        if let Self::Own(own) = self {
-            own.retire_old();
-        }
+    /// Begins what is to be done behind the start; nothing for a given region, of which its giver does
+    /// it.
+    pub(crate) fn begin_rest(&'static self) -> Option<Background> {
+        let Self::Own(own) = self else {
+            return None;
+        };
+        let rest = own.rest();
+        Some(Background::begin(move |is_ended| {
+            rest.run(&own.lock, is_ended)
+        }))
     }
 }

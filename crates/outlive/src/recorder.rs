@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use outlive_event::{FilterError, Predicate};
@@ -10,6 +11,7 @@ use outlive_ring::extension::{Layout, store_clock_pair};
 use outlive_ring::{Inside, Lanes, NoLane, RawMemory, Region, RunRecord};
 use outlive_trace::start::close_run;
 
+use crate::background::Background;
 use crate::builder::Prepared;
 use crate::clock::Clock;
 use crate::control::Control;
@@ -76,6 +78,8 @@ pub(crate) struct Inner {
     beats: AtomicU64,
     /// Where the region lies.
     pub(crate) place: &'static Place,
+    /// What the start has left to be done, with the locks.
+    background: OnceLock<Background>,
 }
 
 impl Recorder {
@@ -127,11 +131,24 @@ impl Recorder {
             next_beat_ns: AtomicU64::new(0),
             beats: AtomicU64::new(0),
             place,
+            background: OnceLock::new(),
         }));
         inner.install()?;
-        place.retire_old();
+        if let Some(background) = place.begin_rest() {
+            let _ = inner.background.set(background);
+        }
         let previous = place.kept().cloned().map(Previous::new);
         Ok(Self { inner, previous })
+    }
+
+    /// Waits until that is done which the start has left to a thread of its own: the region that the
+    /// run before left on a tmpfs is copied to the state folder, the file for the next start is made, and
+    /// generations that are too many are removed. A recorder that ends before leaves it to the next
+    /// start, which then takes longer.
+    pub fn wait_for_background(&self) {
+        if let Some(background) = self.inner.background.get() {
+            background.wait();
+        }
     }
 
     /// What the run before left, if it left anything.
@@ -181,6 +198,9 @@ impl Inner {
             registry.beat(&self.layout, &memory, beats);
             close_run(&mut registry.run, &self.layout, &memory);
         });
+        if let Some(background) = self.background.get() {
+            background.end();
+        }
         self.release();
     }
 

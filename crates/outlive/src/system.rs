@@ -148,6 +148,31 @@ impl AtThreadEnd {
     }
 }
 
+/// While it lives, this thread gets no signals, and threads that it starts get none for good.
+#[derive(Debug)]
+pub(crate) struct SignalsBlocked(libc::sigset_t);
+
+impl SignalsBlocked {
+    pub(crate) fn new() -> Self {
+        // SAFETY: bits, for which zeros are valid.
+        let (mut all, mut before) = unsafe { mem::zeroed::<(libc::sigset_t, libc::sigset_t)>() };
+        // SAFETY: the set is written.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: reads one set and writes the other.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+        Self(before)
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: reads the set that was written when this was made.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
+        };
+    }
+}
+
 /// Closes a descriptor that nothing will use any more.
 ///
 /// # Safety

@@ -124,6 +124,9 @@ impl AreaRequest {
 pub enum BackupMethod {
     /// Its file is renamed, and a blank one takes its place.
     Rename,
+    /// Its file is set aside, a blank one takes its place, and it is copied later. If there is no room
+    /// for both, it is copied at once.
+    SetAside,
     /// It is copied, and has to be cleared afterwards.
     Copy,
 }
@@ -315,7 +318,7 @@ impl Area {
     /// As the constructors of [`Mapping`].
     pub fn map_held(&self, state: &StateDir) -> Result<Mapping, Error> {
         match self.backup_method(state) {
-            BackupMethod::Rename => self.map_read_only(),
+            BackupMethod::Rename | BackupMethod::SetAside => self.map_read_only(),
             BackupMethod::Copy => self.map(),
         }
     }
@@ -350,11 +353,15 @@ impl Area {
         lock::is_file_locked(path)
     }
 
-    /// How [`keep`](Self::keep) will keep it, unless the file systems turn out to be two.
+    /// How [`keep`](Self::keep) will keep it, unless the file systems turn out to be two, or the tmpfs
+    /// is full.
     #[must_use]
     pub fn backup_method(&self, state: &StateDir) -> BackupMethod {
         match &self.place {
             Place::File { path, .. } if is_on_state(state, path) => BackupMethod::Rename,
+            Place::File { .. } if matches!(self.backing(), Backing::Tmpfs(_)) => {
+                BackupMethod::SetAside
+            }
             _ => BackupMethod::Copy,
         }
     }
@@ -377,16 +384,45 @@ impl Area {
         lock: &StateLock,
         meta: &Meta,
     ) -> Result<Generation, Error> {
-        if let Place::File { path, .. } = &self.place
-            && self.backup_method(state) == BackupMethod::Rename
-        {
+        if let Place::File { path, .. } = &self.place {
             let path = path.clone();
-            match generation::rotate_file_area(state, lock, &path, self.wanted_bytes, meta) {
-                Err(error) if is_between_file_systems(&error) => {}
-                result => return result.and_then(|kept| self.reopen(path).map(|()| kept)),
+            let kept = match self.backup_method(state) {
+                BackupMethod::Rename => self.rotate(&path, state, lock, meta)?,
+                BackupMethod::SetAside => self.set_aside(&path, state, lock, meta)?,
+                BackupMethod::Copy => None,
+            };
+            if let Some(kept) = kept {
+                return self.reopen(path).map(|()| kept);
             }
         }
         self.keep_by_copy(held, state, lock, meta)
+    }
+
+    /// `None` if the file systems are two after all.
+    fn rotate(
+        &self,
+        path: &Path,
+        state: &StateDir,
+        lock: &StateLock,
+        meta: &Meta,
+    ) -> Result<Option<Generation>, Error> {
+        match generation::rotate_file_area(state, lock, path, self.wanted_bytes, meta) {
+            Err(error) if is_between_file_systems(&error) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// `None` if that cannot be.
+    fn set_aside(
+        &self,
+        path: &Path,
+        state: &StateDir,
+        lock: &StateLock,
+        meta: &Meta,
+    ) -> Result<Option<Generation>, Error> {
+        // The run before did not live long enough to copy what it had set aside.
+        generation::copy_set_aside(state, lock, &|| false)?;
+        generation::set_aside(state, lock, path, self.wanted_bytes, meta)
     }
 
     fn keep_by_copy(
@@ -406,6 +442,13 @@ impl Area {
             self.reopen(path)?;
         }
         Ok(generation)
+    }
+
+    /// The file beside which the next start's is to be made while this run records, if that saves time:
+    /// see [`spare`](crate::spare).
+    pub(crate) fn spared(&self) -> Option<&Path> {
+        self.path()
+            .filter(|_| matches!(self.backing(), Backing::Tmpfs(_)))
     }
 
     /// Puts a blank file of the wanted size in the place of one that has been kept. By a rename,
@@ -518,7 +561,8 @@ fn reserve_file(
         None => create_file(lock, &path, wanted_bytes, is_dax)?,
     };
     let file = LockedFile::of_area(file, &path)?;
-    is_new |= fill_holes(&file, &path, wanted_bytes)?;
+    let is_tmpfs = matches!(request.backing, Backing::Tmpfs(_));
+    is_new |= fill_holes(&file, &path, wanted_bytes, is_tmpfs)?;
     let len_bytes = file.metadata().map_err(Error::io("look at", &path))?.len();
     if is_dax {
         Mapping::of_dax_file(&*file, &path, len_bytes, Access::ReadOnly)?;
@@ -548,10 +592,15 @@ fn create_file(lock: &StateLock, path: &Path, len_bytes: u64, is_dax: bool) -> R
 
 /// Allocates what an existing file lacks: all of it if it is empty (somebody made it for us), its
 /// holes else. Whether it was empty.
-fn fill_holes(file: &File, path: &Path, wanted_bytes: u64) -> Result<bool, Error> {
-    let len_bytes = file.metadata().map_err(Error::io("look at", path))?.len();
+fn fill_holes(file: &File, path: &Path, wanted_bytes: u64, is_tmpfs: bool) -> Result<bool, Error> {
+    let found = file.metadata().map_err(Error::io("look at", path))?;
+    let len_bytes = found.len();
     let is_empty = len_bytes == 0;
-    durable::allocate(file, path, if is_empty { wanted_bytes } else { len_bytes })?;
+    // To ask a tmpfs for what it has takes a microsecond for each page.
+    let is_allocated = is_tmpfs && !is_empty && durable::is_allocated(&found);
+    if !is_allocated {
+        durable::allocate(file, path, if is_empty { wanted_bytes } else { len_bytes })?;
+    }
     Ok(is_empty)
 }
 
@@ -666,7 +715,7 @@ mod tests {
         assert!(!area.is_new());
         let generation = keep(&mut area, &state, &lock, 1).unwrap();
         assert_eq!(&fs::read(generation.region_path()).unwrap()[8..12], b"lost");
-        assert_eq!(area.is_new(), method == BackupMethod::Rename);
+        assert_eq!(area.is_new(), method != BackupMethod::Copy);
         assert_eq!(
             &read(&area, 8),
             if area.is_new() { b"\0\0\0\0" } else { b"lost" }
@@ -687,17 +736,97 @@ mod tests {
     }
 
     #[test]
-    fn area_on_a_tmpfs_is_kept_by_copying() {
+    fn area_on_a_tmpfs_is_kept_by_setting_it_aside() {
         let Some(tmpfs) = SmallTmpfs::mount("1m") else {
             return;
         };
         let path = tmpfs.path().display();
-        keeps_a_run(&request(&format!("tmpfs:{path}")), BackupMethod::Copy);
-        assert_eq!(
-            fs::metadata(tmpfs.path().join("trace")).unwrap().len(),
-            RING + 8192
-        );
+        keeps_a_run(&request(&format!("tmpfs:{path}")), BackupMethod::SetAside);
+        let kept = tmpfs.path().join("trace.outlive-kept");
+        for file in [tmpfs.path().join("trace"), kept] {
+            assert_eq!(fs::metadata(file).unwrap().len(), RING + 8192);
+        }
         keeps_a_run(&request(&format!("file:{path}/other")), BackupMethod::Copy);
+    }
+
+    #[test]
+    fn area_on_a_tmpfs_that_has_no_room_for_two_is_copied() {
+        let Some(tmpfs) = SmallTmpfs::mount("128k") else {
+            return;
+        };
+        let (_folder, state, lock) = state();
+        let request = request(&format!("tmpfs:{}", tmpfs.path().display()));
+        write(&Area::reserve(&request, &state, &lock).unwrap(), 8, b"lost");
+        let mut area = Area::reserve(&request, &state, &lock).unwrap();
+        let kept = keep(&mut area, &state, &lock, 1).unwrap();
+        assert_eq!(&fs::read(kept.region_path()).unwrap()[8..12], b"lost");
+        assert!(fs::symlink_metadata(kept.region_path()).unwrap().is_file());
+        assert!(!area.is_new());
+        assert_eq!(fs::read_dir(tmpfs.path()).unwrap().count(), 1);
+    }
+
+    /// A program that dies again and again, each time before it has copied what it set aside.
+    #[test]
+    fn one_region_is_set_aside_at_a_time() {
+        let Some(tmpfs) = SmallTmpfs::mount("1m") else {
+            return;
+        };
+        let (_folder, state, lock) = state();
+        let request = request(&format!("tmpfs:{}", tmpfs.path().display()));
+        for seq in 0..4_u8 {
+            let mut area = Area::reserve(&request, &state, &lock).unwrap();
+            if seq > 0 {
+                keep(&mut area, &state, &lock, seq.into()).unwrap();
+            }
+            write(&area, 8, &[seq; 4]);
+        }
+        let kept = generation::list(&state).unwrap();
+        let first = |kept: &Generation| fs::read(kept.region_path()).unwrap()[8];
+        assert_eq!(kept.iter().map(first).collect::<Vec<_>>(), [0, 1, 2]);
+        let is_link = |kept: &Generation| kept.region_path().is_symlink();
+        let links: Vec<_> = kept.iter().map(is_link).collect();
+        assert_eq!(links, [false, false, true]);
+        assert_eq!(fs::read_dir(tmpfs.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn next_start_takes_the_spare_if_it_has_the_size() {
+        let Some(tmpfs) = SmallTmpfs::mount("1m") else {
+            return;
+        };
+        let (_folder, state, lock) = state();
+        let request = request(&format!("tmpfs:{}", tmpfs.path().display()));
+        let live = tmpfs.path().join("trace");
+        let spare = tmpfs.path().join("trace.outlive-spare");
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        let mut area = Area::reserve(&request, &state, &lock).unwrap();
+        for (seq, larger) in [(1, 0), (2, 4096)] {
+            let chores = crate::Chores::new(&state, [&area]);
+            chores.run(&lock, &|| false).unwrap();
+            let is_same = larger == 0;
+            let made = inode(&spare);
+            drop(area);
+            let request = request.clone().with_extension(8192 + larger);
+            area = Area::reserve(&request, &state, &lock).unwrap();
+            keep(&mut area, &state, &lock, seq).unwrap();
+            assert_eq!(inode(&live) == made, is_same);
+            assert_eq!(area.map().unwrap().len() as u64, RING + 8192 + larger);
+            assert!(!spare.exists());
+        }
+    }
+
+    /// It would let the others have no memory.
+    #[test]
+    fn spare_is_not_made_of_the_last_room() {
+        let Some(tmpfs) = SmallTmpfs::mount("192k") else {
+            return;
+        };
+        let (_folder, state, lock) = state();
+        let request = request(&format!("tmpfs:{}", tmpfs.path().display()));
+        let area = Area::reserve(&request, &state, &lock).unwrap();
+        let chores = crate::Chores::new(&state, [&area]);
+        chores.run(&lock, &|| false).unwrap();
+        assert_eq!(fs::read_dir(tmpfs.path()).unwrap().count(), 1);
     }
 
     #[test]
@@ -763,7 +892,7 @@ mod tests {
             return;
         };
         let (_folder, state, lock) = state();
-        let small = request(&format!("tmpfs:{}", tmpfs.path().display()));
+        let small = request(&format!("file:{}", tmpfs.path().display()));
         let area = Area::reserve(&small, &state, &lock).unwrap();
         write(&area, 8, b"lost");
         drop(area);
@@ -894,7 +1023,7 @@ mod tests {
         let state = StateDir::open(&Path::new(&folder).join("state")).unwrap();
         let lock = state.try_lock_exclusive().unwrap();
         let request = request(&format!(
-            "tmpfs:{}",
+            "file:{}",
             Path::new(&folder).join("tmpfs").display()
         ));
         let mut area = Area::reserve(&request.with_extension(RING), &state, &lock).unwrap();
@@ -916,7 +1045,7 @@ mod tests {
             let (folder, state, lock) = state();
             let path = tmpfs.path().join(step);
             std::os::unix::fs::symlink(tmpfs.path(), folder.path().join("tmpfs")).unwrap();
-            let small = request(&format!("tmpfs:{}", tmpfs.path().display()));
+            let small = request(&format!("file:{}", tmpfs.path().display()));
             write(&Area::reserve(&small, &state, &lock).unwrap(), 8, b"lost");
             drop(lock);
             let test = "area::tests::child_keeps_an_area_of_another_size";

@@ -169,6 +169,15 @@ pub(crate) fn check_room(file: &File, path: &Path, len_bytes: u64) -> Result<(),
     let has_bytes = file
         .metadata()
         .map_or(0, |metadata| metadata.blocks() * 512);
+    check_free_beside(path, len_bytes, has_bytes)
+}
+
+/// Whether the file system of `path` has room for a file of `len_bytes`, as far as it knows now.
+pub(crate) fn check_free(path: &Path, len_bytes: u64) -> Result<(), Error> {
+    check_free_beside(path, len_bytes, 0)
+}
+
+fn check_free_beside(path: &Path, len_bytes: u64, has_bytes: u64) -> Result<(), Error> {
     let free_bytes = free_bytes(path)?;
     // A file system without a limit says that it has no bytes at all.
     let is_limited = total_bytes(path)? > 0;
@@ -180,6 +189,12 @@ pub(crate) fn check_room(file: &File, path: &Path, len_bytes: u64) -> Result<(),
         });
     }
     Ok(())
+}
+
+/// Whether a file of a tmpfs has a page for each of its bytes. Not less and not more: a huge page may
+/// reach beyond the end.
+pub(crate) fn is_allocated(file: &fs::Metadata) -> bool {
+    file.blocks() * 512 == file.len().next_multiple_of(4096)
 }
 
 fn fallocate(file: &File, len_bytes: u64) -> Result<(), Errno> {
@@ -300,6 +315,14 @@ pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(Error::io("sync folder", path))
+}
+
+/// Makes the names durable of the folders above `path`, so many of them.
+pub(crate) fn sync_up(path: &Path, folders: usize) -> Result<(), Error> {
+    path.ancestors()
+        .skip(1)
+        .take(folders)
+        .try_for_each(sync_dir)
 }
 
 /// Renames, and never over anything: [`io::ErrorKind::AlreadyExists`] if `to` is there.

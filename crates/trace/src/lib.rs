@@ -31,6 +31,7 @@
 pub mod apps;
 mod area;
 mod backing;
+pub mod chores;
 pub mod clock;
 pub mod cmdline;
 mod devdax;
@@ -48,6 +49,7 @@ mod name;
 mod place;
 pub mod recording;
 pub mod retention;
+mod spare;
 pub mod start;
 mod state;
 mod switches;
@@ -59,6 +61,7 @@ pub mod view;
 
 pub use area::{Area, AreaRequest, BackupMethod};
 pub use backing::Backing;
+pub use chores::Chores;
 pub use error::{Error, Holder};
 pub use generation::{
     CopySource, Generation, GenerationState, Meta, Tidied, keep_by_copy, rotate_file_area, tidy,

@@ -5,6 +5,12 @@ use crate::Error;
 /// Suffix of an area file that is being prepared, not only in our own folders: hence this long.
 pub(crate) const PREPARED: &str = ".outlive-new";
 
+/// Suffix of a blank area file that the next start will use: see [`spare`](crate::spare).
+pub(crate) const SPARE: &str = ".outlive-spare";
+
+/// Suffix of an area file that is kept, and not copied yet: see [`generation`](crate::generation).
+pub(crate) const SET_ASIDE: &str = ".outlive-kept";
+
 /// Longest name in bytes: a file name may have 255, and our suffixes need some.
 const LEN_MAX: usize = 200;
 
@@ -31,8 +37,11 @@ fn problem(name: &str) -> Option<&'static str> {
         Some("it has a slash")
     } else if name.chars().any(char::is_control) {
         Some("it has a control character")
-    } else if name.ends_with(PREPARED) {
-        Some("it ends in .outlive-new")
+    } else if [PREPARED, SPARE, SET_ASIDE]
+        .iter()
+        .any(|suffix| name.ends_with(suffix))
+    {
+        Some("it ends in .outlive-new, .outlive-spare or .outlive-kept")
     } else {
         None
     }
@@ -51,7 +60,9 @@ mod tests {
 
     #[test]
     fn names_that_clash_with_our_own_are_refused() {
-        assert!(check("trace.outlive-new").is_err());
+        for suffix in [PREPARED, SPARE, SET_ASIDE] {
+            assert!(check(&format!("trace{suffix}")).is_err());
+        }
         assert!(check(&"x".repeat(201)).is_err());
     }
 

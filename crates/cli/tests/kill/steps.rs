@@ -5,7 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use outlive_kernel::COLLECT_STEPS;
-use outlive_trace::generation::{COPY_STEPS, ROTATE_STEPS};
+use outlive_trace::chores::SPARE_STEPS;
+use outlive_trace::generation::{COPY_LATER_STEPS, COPY_STEPS, ROTATE_STEPS, SET_ASIDE_STEPS};
 use outlive_trace::start::{LAY_OUT_STEPS, START_STEPS};
 use outlive_trace::tail::TAIL_STEPS;
 use outlive_trace::{Generation, failpoint};
@@ -72,6 +73,9 @@ fn kill_at(step: &str, args: &[&str]) {
     assert_run_is_there(&rig, &run, &frozen);
     third.stop();
     assert!(rig.hosts().is_empty(), "{step}");
+    for kept in rig.generations("boot_mapped") {
+        assert!(!kept.region_path().is_symlink(), "{step}: {kept} is copied");
+    }
 }
 
 #[test]
@@ -88,9 +92,23 @@ fn start_killed_at_any_of_its_steps_loses_nothing_and_doubles_nothing() {
 }
 
 #[test]
-fn start_killed_while_it_copies_a_tmpfs_loses_nothing_and_doubles_nothing() {
-    for step in COPY_STEPS.iter().chain(&LAY_OUT_STEPS) {
+fn start_killed_while_it_sets_a_region_aside_or_copies_it_later_loses_and_doubles_nothing() {
+    let steps = SET_ASIDE_STEPS.iter().chain(&COPY_LATER_STEPS);
+    for step in steps.chain(&SPARE_STEPS) {
         kill_at(step, &[LINE, "--area", "trace=tmpfs"]);
+    }
+}
+
+/// A file of another file system is copied at once, as is what lies on a tmpfs without room for two.
+#[test]
+fn start_killed_while_it_copies_a_region_loses_nothing_and_doubles_nothing() {
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
+        println!("skipped: no /dev/shm");
+        return;
+    };
+    for step in COPY_STEPS.iter().chain(&LAY_OUT_STEPS) {
+        let area = format!("trace=file:{}/{step}", folder.path().display());
+        kill_at(step, &[LINE, "--area", &area]);
     }
 }
 

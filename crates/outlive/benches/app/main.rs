@@ -24,7 +24,9 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        ["child-start", backing, state, size] => return start::child(backing, state, size),
+        ["child-start", backing, state, size, end] => {
+            return start::child(backing, state, size, end);
+        }
         ["child-death", who, folder] => return death::child(who, folder.as_ref()),
         _ => {}
     }

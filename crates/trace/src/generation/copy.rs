@@ -121,7 +121,11 @@ fn already_kept(
     }
 }
 
-fn holds_same_bytes(generation: &Generation, source: CopySource<'_>) -> Result<bool, Error> {
+/// Whether the region of a generation has the very bytes of `source`.
+pub(super) fn holds_same_bytes(
+    generation: &Generation,
+    source: CopySource<'_>,
+) -> Result<bool, Error> {
     let path = generation.region_path();
     let Ok(file) = File::open(&path) else {
         return Ok(false);

@@ -2,7 +2,7 @@
 //!
 //! A generation is the folder `generations/INSTANCE/SEQ` with `region` (the area as the run left
 //! it), `tail` (what was drained from the host's ring after its death, if anything) and
-//! `meta.json`. It comes to be in one of two ways, and in both the old region is, at every
+//! `meta.json`. It comes to be in one of three ways, and in each the old region is, at every
 //! instant, whole in at least one place whose name [`tidy`] knows:
 //!
 //! * [`rotate_file_area`], where the area is a file on the state's file system. The *new* file is
@@ -10,6 +10,12 @@
 //!   `SEQ`, and the new file to the live name. No byte of the area is touched, so the cost does
 //!   not grow with its size. The folders are synced between the second and third rename: on a file
 //!   system that reorders renames the live name must not be durable before the generation's is.
+//! * [`set_aside`], where the area is a file on a tmpfs that has room for another one. It is renamed
+//!   beside the live name, and `SEQ/region` is a symbolic link to it; whatever opens the region
+//!   follows that. [`copy_set_aside`] copies it later, when the program records already, and puts the
+//!   copy in the link's place. Only one file of an area is set aside at a time. Nothing of this is
+//!   synced before the copy is: a tmpfs does not outlive the machine either, and a link without a file
+//!   is what is left of it then.
 //! * [`keep_by_copy`], for all other memory: copied to `SEQ.new/region.part`, synced, renamed to
 //!   `region`, and the folder to `SEQ`. The original is not written to; it may be cleared when the
 //!   call has returned.
@@ -19,6 +25,7 @@
 
 mod copy;
 mod rotate;
+mod set_aside;
 mod tidy;
 mod unnamed;
 
@@ -41,6 +48,7 @@ use crate::{Error, StateDir, StateLock, clock, durable, failpoint, name};
 pub use copy::{COPY_STEPS, CopySource, keep_by_copy};
 pub use rotate::{ROTATE_STEPS, keep_by_move, rotate_file_area};
 pub(crate) use rotate::{prepare, show_prepared};
+pub use set_aside::{COPY_LATER_STEPS, SET_ASIDE_STEPS, copy_set_aside, set_aside};
 pub use tidy::{Tidied, tidy};
 
 /// Suffix of a generation's folder that is being made.
@@ -126,13 +134,11 @@ impl fmt::Display for Generation {
 
 impl Generation {
     fn open(instance: &str, seq: u64, path: PathBuf) -> Self {
-        let text = read_small(&path.join("meta.json")).ok().flatten();
-        let meta = text.and_then(|text| serde_json::from_slice(&text).ok());
         Self {
             instance: instance.to_owned(),
             seq,
+            meta: read_meta(&path),
             path,
-            meta,
         }
     }
 
@@ -227,11 +233,22 @@ impl Generation {
     ///
     /// [`Error::Io`]; [`tidy`] goes on with it.
     pub fn remove(self, _lock: &StateLock) -> Result<(), Error> {
+        // First, so that a kill leaves a link without a file, which is worth nothing, and no file
+        // that nothing leads to.
+        if let Some(file) = set_aside::file_of(&self.region_path()) {
+            durable::remove_if_there(&file)?;
+        }
         let removing = durable::with_suffix(&self.path, REMOVING);
         fs::rename(&self.path, &removing).map_err(Error::io("remove", &self.path))?;
         failpoint::reached("remove-renamed");
         remove_folder(&removing)
     }
+}
+
+/// `None` if it is missing or damaged.
+fn read_meta(folder: &Path) -> Option<Meta> {
+    let text = read_small(&folder.join("meta.json")).ok().flatten()?;
+    serde_json::from_slice(&text).ok()
 }
 
 fn write_meta(folder: &Path, meta: &Meta) -> Result<(), Error> {

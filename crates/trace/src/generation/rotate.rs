@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::unnamed::Unnamed;
 use super::{Generation, Meta};
-use crate::{Error, StateDir, StateLock, durable, failpoint, name};
+use crate::{Error, StateDir, StateLock, durable, failpoint, name, spare};
 
 /// The steps of [`rotate_file_area`], in order, for [`failpoint`].
 pub const ROTATE_STEPS: [&str; 6] = [
@@ -69,14 +69,16 @@ pub fn keep_by_move(
     Ok(folder.into_generation(meta))
 }
 
-/// Makes the blank file that will be the live one, beside it. What a killed start left there is
-/// ours to remove.
+/// Makes the blank file that will be the live one, beside it, of the spare one if there is one. What
+/// a killed start left there is ours to remove.
 pub(crate) fn prepare(_lock: &StateLock, live: &Path, len_bytes: u64) -> Result<PathBuf, Error> {
     let prepared = durable::with_suffix(live, name::PREPARED);
     if durable::open_private(&prepared)?.is_some() {
         durable::remove_if_there(&prepared)?;
     }
-    durable::create_allocated(&prepared, len_bytes)?;
+    if !spare::take(live, len_bytes, &prepared)? {
+        durable::create_allocated(&prepared, len_bytes)?;
+    }
     Ok(prepared)
 }
 

@@ -43,6 +43,20 @@ impl Fixture {
         rotate_file_area(&self.state, &self.lock(), &self.live, LEN, &meta)
     }
 
+    fn set_aside(&self, seq: u64) -> Result<Option<Generation>, Error> {
+        let meta = Meta::new("boot_mapped", seq, "tmpfs");
+        set_aside(&self.state, &self.lock(), &self.live, LEN, &meta)
+    }
+
+    fn copy_set_aside(&self) -> bool {
+        copy_set_aside(&self.state, &self.lock(), &|| false).unwrap()
+    }
+
+    /// Where the live file is set aside.
+    fn aside(&self) -> PathBuf {
+        durable::with_suffix(&self.live, name::SET_ASIDE)
+    }
+
     fn copy(&self, seq: u64) -> Result<Generation, Error> {
         let meta = Meta::new("boot_mapped", seq, "tmpfs");
         keep_by_copy(
@@ -216,6 +230,97 @@ fn copy_of_a_file_and_of_a_mapping_are_the_same() {
 }
 
 #[test]
+fn region_that_is_set_aside_is_the_generations_before_and_after_it_is_copied() {
+    let fixture = Fixture::new(5);
+    let generation = fixture.set_aside(1).unwrap().unwrap();
+    assert!(generation.region_path().is_symlink());
+    assert!(is_filled(&fixture.live, 0) && is_filled(&generation.region_path(), 5));
+    let open = Mapping::of_path(&generation.region_path()).unwrap();
+    assert!(fixture.copy_set_aside());
+    assert!(!generation.region_path().is_symlink());
+    assert!(is_filled(&generation.region_path(), 5) && !fixture.aside().exists());
+    assert_eq!(
+        open.load_u32(0),
+        0x0505_0505,
+        "for who had opened it before"
+    );
+}
+
+#[test]
+fn second_region_is_not_set_aside_before_the_first_is_copied() {
+    let fixture = Fixture::new(1);
+    fixture.set_aside(1).unwrap().unwrap();
+    fixture.fill_live(2);
+    assert!(fixture.set_aside(2).unwrap().is_none());
+    assert!(is_filled(&fixture.live, 2) && fixture.kept(1) == 1);
+    fixture.copy_set_aside();
+    fixture.set_aside(2).unwrap().unwrap();
+    assert_eq!([1, 2].map(|fill| fixture.kept(fill)), [1, 1]);
+}
+
+/// The program ended.
+#[test]
+fn copying_that_is_ended_leaves_the_region_set_aside() {
+    let fixture = Fixture::new(1);
+    let generation = fixture.set_aside(1).unwrap().unwrap();
+    assert!(!copy_set_aside(&fixture.state, &fixture.lock(), &|| true).unwrap());
+    assert!(generation.region_path().is_symlink() && fixture.kept(1) == 1);
+    assert_eq!(entries(generation.path()).unwrap().len(), 2);
+}
+
+#[test]
+fn region_whose_copy_has_no_room_is_not_set_aside() {
+    let Some(tmpfs) = SmallTmpfs::mount("64k") else {
+        return;
+    };
+    let fixture = Fixture::new(1);
+    let state = StateDir::open(tmpfs.path()).unwrap();
+    let lock = state.try_lock_exclusive().unwrap();
+    let meta = Meta::new("boot_mapped", 1, "tmpfs");
+    let error = set_aside(&state, &lock, &fixture.live, LEN, &meta).unwrap_err();
+    assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    assert!(is_filled(&fixture.live, 1));
+    assert!(entries(&state.generations()).unwrap().is_empty());
+}
+
+#[test]
+fn removed_generation_takes_what_is_set_aside_with_it() {
+    let fixture = Fixture::new(1);
+    let generation = fixture.set_aside(1).unwrap().unwrap();
+    generation.remove(&fixture.lock()).unwrap();
+    assert!(!fixture.aside().exists());
+}
+
+/// The machine went down, and the tmpfs with it, before the copy was made.
+#[test]
+fn generation_whose_tmpfs_is_gone_is_told_and_removed() {
+    let fixture = Fixture::new(1);
+    let generation = fixture.set_aside(1).unwrap().unwrap();
+    fs::remove_file(fixture.aside()).unwrap();
+    let tidied = tidy(&fixture.state, &fixture.lock()).unwrap();
+    assert_eq!(tidied.lost, [generation.path()]);
+    assert!(list(&fixture.state).unwrap().is_empty());
+}
+
+/// Its tmpfs is mounted elsewhere, or not yet.
+#[test]
+fn generation_of_this_boot_is_not_given_up_where_its_file_is_not_seen() {
+    let fixture = Fixture::new(1);
+    let mut generation = fixture.set_aside(1).unwrap().unwrap();
+    let boot_id = outlive_ring::RunId(crate::verdict::boot_id()).to_string();
+    let note = |meta: &mut Meta| meta.boot_id = Some(boot_id);
+    generation.update_meta(&fixture.lock(), note).unwrap();
+    let elsewhere = fixture.aside().with_extension("elsewhere");
+    fs::rename(fixture.aside(), &elsewhere).unwrap();
+    let tidied = tidy(&fixture.state, &fixture.lock()).unwrap();
+    assert_eq!(tidied, Tidied::default());
+    assert!(fixture.copy_set_aside());
+    fs::rename(elsewhere, fixture.aside()).unwrap();
+    assert!(fixture.copy_set_aside());
+    assert_eq!(fixture.kept(1), 1);
+}
+
+#[test]
 fn same_bytes_are_not_copied_twice() {
     let fixture = Fixture::new(5);
     fixture.copy(1).unwrap();
@@ -342,6 +447,14 @@ mod killed {
     }
 
     #[test]
+    fn child_sets_aside() {
+        if let Some(fixture) = of_parent() {
+            fixture.set_aside(1).unwrap();
+            fixture.copy_set_aside();
+        }
+    }
+
+    #[test]
     fn child_copies() {
         if let Some(fixture) = of_parent() {
             fixture.copy(1).unwrap();
@@ -389,6 +502,23 @@ mod killed {
             assert_eq!(usize::from(is_live) + fixture.kept(1), 1, "{step}");
             // The same call again, by the next start.
             fixture.rotate(2).unwrap();
+            assert_eq!(fixture.kept(1), 1, "{step}");
+            assert!(is_filled(&fixture.live, 0), "{step}");
+        }
+    }
+
+    #[test]
+    fn setting_aside_killed_at_any_step_loses_no_region_and_keeps_none_twice() {
+        for step in SET_ASIDE_STEPS.iter().chain(&COPY_LATER_STEPS) {
+            let fixture = Fixture::new(1);
+            kill("child_sets_aside", &fixture, step);
+            start_again(&fixture);
+            let is_live = is_filled(&fixture.live, 1);
+            assert_eq!(usize::from(is_live) + fixture.kept(1), 1, "{step}");
+            // The same call again, by the next start.
+            assert!(fixture.copy_set_aside());
+            fixture.set_aside(2).unwrap().unwrap();
+            fixture.copy_set_aside();
             assert_eq!(fixture.kept(1), 1, "{step}");
             assert!(is_filled(&fixture.live, 0), "{step}");
         }

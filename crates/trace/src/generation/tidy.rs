@@ -4,8 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use outlive_ring::RunId;
+
 use super::unnamed::Unnamed;
-use super::{REMOVING, UNNAMED, entries, parse_seq, remove_folder, seq_name};
+use super::{REMOVING, UNNAMED, entries, parse_seq, read_meta, remove_folder, seq_name, set_aside};
+use crate::verdict::boot_id;
 use crate::{Error, StateDir, StateLock, durable, name, tail};
 
 /// What [`tidy`] found and did.
@@ -16,6 +19,8 @@ pub struct Tidied {
     pub completed: Vec<PathBuf>,
     /// Files and folders that were worth nothing, and are gone.
     pub removed: Vec<PathBuf>,
+    /// Generations whose region was on a tmpfs that is gone, with the machine: so are they.
+    pub lost: Vec<PathBuf>,
     /// Folders that hold a region whose name is taken by another: left as they are.
     pub left: Vec<PathBuf>,
 }
@@ -69,6 +74,9 @@ fn tidy_instance(_lock: &StateLock, folder: &Path, tidied: &mut Tidied) -> Resul
                 },
                 tidied,
             )?;
+        } else if parse_seq(file_name).is_some() && is_lost(&path) {
+            tidy_lost(&path)?;
+            tidied.lost.push(path);
         }
     }
     // Stays where there are generations.
@@ -76,8 +84,27 @@ fn tidy_instance(_lock: &StateLock, folder: &Path, tidied: &mut Tidied) -> Resul
     Ok(())
 }
 
+/// Whether the region was on a tmpfs of another boot. In this boot a file that is not there may be in a
+/// mount that is not.
+fn is_lost(path: &Path) -> bool {
+    let of_this_boot = || {
+        let meta = read_meta(path).and_then(|meta| meta.boot_id);
+        meta.is_some_and(|boot| boot == RunId(boot_id()).to_string())
+    };
+    set_aside::is_gone(&path.join("region")) && !of_this_boot()
+}
+
+/// What was drained from the host's ring is still there, and stays.
+fn tidy_lost(path: &Path) -> Result<(), Error> {
+    match path.join("tail").exists() {
+        true => durable::remove_if_there(&path.join("region")),
+        false => remove_folder(path),
+    }
+}
+
 fn tidy_unnamed(folder: Unnamed, tidied: &mut Tidied) -> Result<(), Error> {
-    if fs::symlink_metadata(folder.region()).is_err() {
+    // Through the link of one that was about to be set aside.
+    if fs::metadata(folder.region()).is_err() {
         remove_folder(&folder.temporary)?;
         tidied.removed.push(folder.temporary);
     } else if fs::symlink_metadata(&folder.path).is_ok() {

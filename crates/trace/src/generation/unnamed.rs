@@ -43,11 +43,14 @@ impl Unnamed {
     /// Gives the folder its name, durably.
     pub(super) fn name(&self) -> Result<(), Error> {
         durable::sync_dir(&self.temporary)?;
+        self.name_for_now()?;
+        durable::sync_up(&self.path, 2)
+    }
+
+    /// Gives the folder its name, as long as the machine is up.
+    pub(super) fn name_for_now(&self) -> Result<(), Error> {
         durable::rename_new(&self.temporary, &self.path)
-            .map_err(Error::io("name the generation", &self.path))?;
-        let of_instance = durable::parent(&self.path);
-        durable::sync_dir(of_instance)?;
-        durable::sync_dir(durable::parent(of_instance))
+            .map_err(Error::io("name the generation", &self.path))
     }
 
     /// Removes a folder that holds no region yet.
