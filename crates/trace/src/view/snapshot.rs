@@ -12,8 +12,10 @@
 //! The writer changes a sub-buffer's time stamp before its data, so one whose time stamp is still
 //! that of step 1 is whole up to the commit word. Any other is made blank. The writer goes forwards
 //! and the copy backwards: where they meet, everything older is blank, however fast the writer is,
-//! so what is missing is the oldest of the ring, which was about to be overwritten anyway. A seal is
-//! never newer than the sub-buffer that was copied, so it matches or is of an older lap.
+//! so what is missing is the oldest of the ring, which was about to be overwritten anyway. Where
+//! step 1 itself was overtaken, so that it saw one sub-buffer before the writer came to it and a
+//! later one after, everything older than that is made blank too. A seal is never newer than the
+//! sub-buffer that was copied, so it matches or is of an older lap.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -80,6 +82,8 @@ fn copy_range(memory: &impl Memory, copy: &HeapMemory, start: usize, end: usize)
 struct Stamps {
     by_subbuf: Vec<u64>,
     newest: usize,
+    /// What is older is not copied: between it and the newest one is missing.
+    oldest: u64,
 }
 
 impl Stamps {
@@ -95,7 +99,15 @@ impl Stamps {
             by_subbuf[subbuf] = stamp(subbuf);
         }
         let newest = newest_of(&by_subbuf);
-        Self { by_subbuf, newest }
+        // Begun since it was looked at, but before the newest was.
+        let is_missed = |&(i, now): &(usize, u64)| now != by_subbuf[i] && now < by_subbuf[newest];
+        let now = (0..n).map(|i| (i, stamp(i))).filter(is_missed);
+        let oldest = now.map(|(_, now)| now).max().unwrap_or(0);
+        Self {
+            by_subbuf,
+            newest,
+            oldest,
+        }
     }
 
     /// Returns whether the newest sub-buffer was still there.
@@ -119,7 +131,7 @@ impl Stamps {
                 memory.read(at + SUBBUF_HEADER, &mut data);
             }
             fence(Ordering::Acquire);
-            if memory.load_u64(at) != before {
+            if memory.load_u64(at) != before || is_used && before < self.oldest {
                 copy.store_u64(at, BLANK);
                 copy.store_u64(at + 8, 0);
                 is_newest_kept &= subbuf != self.newest;
@@ -135,40 +147,98 @@ impl Stamps {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::cell::{Cell, RefCell};
 
     use outlive_ring::subbuf::Events;
     use outlive_ring::{Recovery, Region};
 
     use super::*;
 
-    /// Every copy of a ring that is lapped all the time is whole, and its events are numbered
-    /// without a gap.
-    #[test]
-    fn copies_of_a_busy_ring_are_whole_and_without_gaps() {
-        let ring = Geometry::new(512 << 10, 1).unwrap();
-        let layout = Layout::new(&ring, 4096, 16);
-        let memory = HeapMemory::new(layout.area_size() as usize);
-        let region = Region::format(&memory, ring, Some(layout)).unwrap();
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut writer = region.writer(0).unwrap();
-                for number in 0u64.. {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let event = writer.reserve(16, 1000 + number).unwrap();
-                    writer.write(&event, 0, &number.to_le_bytes());
-                    writer.commit(event);
+    /// Memory in which a writer goes on for a while when a certain word is about to be loaded: what
+    /// is copied before that is older than what is copied after it.
+    struct Overtaken<'a, F> {
+        memory: &'a HeapMemory,
+        loads_before: Cell<Option<usize>>,
+        write: RefCell<F>,
+    }
+
+    impl<F: FnMut()> Overtaken<'_, F> {
+        fn load(&self) {
+            match self.loads_before.get() {
+                Some(0) => {
+                    self.loads_before.set(None);
+                    (self.write.borrow_mut())();
                 }
-            });
-            let copies: Vec<HeapMemory> = (0..50).map(|_| of(&memory, &layout)).collect();
-            // Before anything is judged: a test that fails must not leave the writer running.
-            stop.store(true, Ordering::Relaxed);
-            let entries: u64 = copies.iter().map(checked_entries).sum();
-            assert!(entries > 0);
-        });
+                loads => self.loads_before.set(loads.map(|loads| loads - 1)),
+            }
+        }
+    }
+
+    impl<F: FnMut()> Memory for Overtaken<'_, F> {
+        fn len(&self) -> usize {
+            self.memory.len()
+        }
+
+        fn load_u32(&self, offset: usize) -> u32 {
+            self.load();
+            self.memory.load_u32(offset)
+        }
+
+        fn load_u64(&self, offset: usize) -> u64 {
+            self.load();
+            self.memory.load_u64(offset)
+        }
+
+        fn read(&self, offset: usize, out: &mut [u8]) {
+            self.load();
+            self.memory.read(offset, out);
+        }
+    }
+
+    /// A writer goes on by a part of a sub-buffer up to more than two laps, before each of the words
+    /// that are loaded for a copy.
+    #[test]
+    fn copy_of_a_busy_ring_is_whole_and_without_gaps_wherever_it_is_overtaken() {
+        let ring = Geometry::new(40 << 10, 1).unwrap();
+        let layout = Layout::new(&ring, 4096, 16);
+        let per_subbuf = 170;
+        let lap = u64::from(ring.nr_subbufs()) * per_subbuf;
+        for events in [
+            1,
+            per_subbuf,
+            3 * per_subbuf,
+            lap / 2,
+            lap - 1,
+            lap + per_subbuf,
+            5 * lap / 2,
+        ] {
+            for loads_before in 0.. {
+                let memory = HeapMemory::new(layout.area_size() as usize);
+                let region = Region::format(&memory, ring, Some(layout)).unwrap();
+                let mut writer = region.writer(0).unwrap();
+                let mut numbers = 0u64..;
+                let mut write = |events: u64| {
+                    for number in numbers.by_ref().take(events as usize) {
+                        let event = writer.reserve(16, 1000 + number).unwrap();
+                        writer.write(&event, 0, &number.to_le_bytes());
+                        writer.commit(event);
+                    }
+                };
+                write(3 * lap / 2);
+                let overtaken = Overtaken {
+                    memory: &memory,
+                    loads_before: Cell::new(Some(loads_before)),
+                    write: RefCell::new(|| write(events)),
+                };
+                let copy = of(&overtaken, &layout);
+                if overtaken.loads_before.get().is_some() {
+                    break;
+                }
+                let entries = checked_entries(&copy);
+                let is_little = events <= per_subbuf;
+                assert!(entries >= if is_little { lap / 2 } else { 1 }, "{entries}");
+            }
+        }
     }
 
     fn checked_entries(copy: &HeapMemory) -> u64 {
