@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -29,9 +30,11 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 /// Runs a command and fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     println!("$ {}", shown(command));
+    let start = Instant::now();
     let status = command
         .status()
         .with_context(|| format!("cannot run {}", shown(command)))?;
+    println!("# {} s", start.elapsed().as_secs());
     if !status.success() {
         bail!("{} failed: {status}", shown(command));
     }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -23,11 +24,13 @@ struct Counts {
     passed: i64,
     failed: u64,
     skipped: Vec<String>,
+    failures: Failures,
 }
 
 impl Counts {
     /// Reads a line of a test's or the test runner's output.
     fn read(&mut self, line: &str) {
+        self.failures.read(line);
         if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += count(result, "passed").cast_signed();
             self.failed += count(result, "failed");
@@ -38,12 +41,11 @@ impl Counts {
             self.passed -= 1;
         }
     }
-}
 
-impl Counts {
     /// Runs a command that runs tests, and counts them. `false` if it failed.
     fn run(&mut self, command: &mut Command) -> Result<bool> {
         println!("$ {}", shown(command));
+        let start = Instant::now();
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()
@@ -54,7 +56,45 @@ impl Counts {
             self.read(&line);
             println!("{line}");
         }
-        Ok(child.wait()?.success())
+        let status = child.wait()?;
+        println!("# {} s", start.elapsed().as_secs());
+        Ok(status.success())
+    }
+}
+
+/// What the tests that failed said, to be told again at the end: a reader looks there first, and of a
+/// long output often only the end is kept.
+#[derive(Debug, Default)]
+struct Failures {
+    lines: Vec<String>,
+    /// How many more lines of the test's output are kept, from its panic on; `None` outside of them.
+    left: Option<usize>,
+}
+
+impl Failures {
+    const LINES: usize = 40;
+
+    fn read(&mut self, line: &str) {
+        match line {
+            "failures:" => self.left = Some(0),
+            "successes:" | "stack backtrace:" => self.left = self.left.map(|_| 0),
+            _ if line.starts_with("test result: ") => self.left = None,
+            _ => self.read_output(line),
+        }
+    }
+
+    fn read_output(&mut self, line: &str) {
+        let Some(left) = &mut self.left else {
+            return;
+        };
+        if line.starts_with("thread '") && line.contains(" panicked at ") {
+            *left = Self::LINES;
+        }
+        let is_title = line.starts_with("---- ");
+        if is_title || *left > 0 {
+            self.lines.push(line.to_owned());
+            *left -= usize::from(!is_title);
+        }
     }
 }
 
@@ -72,7 +112,7 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
     if let Err(error) = setup::setup() {
         println!("{error:#}: what needs it is skipped");
     }
-    run(&mut cargo(&["build", "--release", "--workspace"]))?;
+    run(&mut cargo(&["build", "--release"]))?;
     let mut counts = Counts::default();
     let mut command = cargo(&["test", "--workspace", "--features", PARQUET]);
     command.arg("--no-fail-fast");
@@ -94,6 +134,9 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
         }
     }
     println!();
+    for line in &counts.failures.lines {
+        println!("{line}");
+    }
     for why in &counts.skipped {
         println!("skipped: {why}");
     }
@@ -101,6 +144,7 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
         passed,
         failed,
         skipped,
+        ..
     } = &counts;
     println!(
         "{passed} passed, {failed} failed, {} skipped",
@@ -118,4 +162,49 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
 /// Rewrites expected outputs.
 pub(crate) fn golden() -> Result<()> {
     run(cargo(&["test", "--workspace"]).env("OUTLIVE_GOLDEN", "rewrite"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runners_output_is_counted_and_what_a_failed_test_said_is_kept() {
+        let output = "\
+test a_region_is_found ... FAILED
+
+successes:
+
+---- a_file_is_read stdout ----
+skipped: no root
+
+failures:
+
+---- a_region_is_found stdout ----
+a line before
+
+thread 'a_region_is_found' (12) panicked at src/lib.rs:3:5:
+no region
+stack backtrace:
+   0: somewhere
+
+
+failures:
+    a_region_is_found
+
+test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s
+";
+        let mut counts = Counts::default();
+        output.lines().for_each(|line| counts.read(line));
+        assert_eq!((counts.passed, counts.failed), (1, 1));
+        assert_eq!(counts.skipped, ["no root"]);
+        assert_eq!(
+            counts.failures.lines,
+            [
+                "---- a_region_is_found stdout ----",
+                "thread 'a_region_is_found' (12) panicked at src/lib.rs:3:5:",
+                "no region",
+            ]
+        );
+    }
 }
