@@ -7,12 +7,13 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::run::{cargo, has_program, output, target};
+use crate::test::workspace_tests;
 
 /// Packages whose unit tests work on mappings.
-const MAPPED: [&str; 2] = ["outlive-trace", "outlive-kernel"];
-/// The package of the writer for applications, its test program, and the test that takes minutes under
-/// valgrind.
-const WRITER: [&str; 3] = ["outlive", "events", "a_signal_handler_records"];
+const MAPPED: [&str; 2] = ["crates/trace/src/lib.rs", "crates/kernel/src/lib.rs"];
+/// The tests of the writer for applications, and the one that takes minutes under valgrind.
+const WRITER: &str = "crates/outlive/tests/events.rs";
+const SLOW: &str = "a_signal_handler_records";
 /// The C library does not register the thread's area in which the kernel tells the CPU.
 const WITHOUT_RSEQ: (&str, &str) = ("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
 /// Seconds of loom's search, which has no end within reason.
@@ -47,32 +48,44 @@ pub(crate) fn memcheck() -> Result<Option<Vec<Command>>> {
         command.args(["--quiet", "--error-exitcode=9", "--leak-check=no", binary]);
         command
     };
-    let units = test_binaries(&["--lib"], &MAPPED)?;
-    let mut commands: Vec<Command> = units.iter().map(under_valgrind).collect();
-    let [package, test, slow] = WRITER;
-    for binary in test_binaries(&["--test", test], &[package])? {
-        let mut checked = under_valgrind(&binary);
-        checked.args(["--skip", slow]);
-        let mut native = Command::new(&binary);
-        native.env(WITHOUT_RSEQ.0, WITHOUT_RSEQ.1);
-        commands.extend([checked, native]);
+    let programs = test_programs()?;
+    let program = |source: &str| {
+        let mut programs = programs.iter();
+        let found = programs.find(|(path, _)| path.ends_with(source));
+        found
+            .map(|(_, program)| program)
+            .with_context(|| format!("no test program of {source}"))
+    };
+    let mut commands = Vec::new();
+    for source in MAPPED {
+        commands.push(under_valgrind(program(source)?));
     }
+    let writer = program(WRITER)?;
+    let mut checked = under_valgrind(writer);
+    checked.args(["--skip", SLOW]);
+    let mut native = Command::new(writer);
+    native.env(WITHOUT_RSEQ.0, WITHOUT_RSEQ.1);
+    commands.extend([checked, native]);
     Ok(Some(commands))
 }
 
-/// The test programs of packages, which `cargo test` has built.
-fn test_binaries(which: &[&str], packages: &[&str]) -> Result<Vec<String>> {
-    let mut command = cargo(&["test", "--no-run", "--quiet", "--message-format=json"]);
-    command.args(which);
-    command.args(packages.iter().flat_map(|package| ["--package", package]));
-    let messages = output(&mut command)?;
+/// The test programs of the workspace, as [`workspace_tests`] has built them: source and program.
+fn test_programs() -> Result<Vec<(String, String)>> {
+    let messages =
+        output(workspace_tests().args(["--no-run", "--quiet", "--message-format=json"]))?;
     let messages = messages.lines().map(serde_json::from_str::<Value>);
     let messages: Vec<Value> = messages
         .collect::<Result<_, _>>()
         .context("cargo's messages")?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
     Ok(messages
         .iter()
         .filter(|message| message["profile"]["test"] == true)
-        .filter_map(|message| Some(message["executable"].as_str()?.to_owned()))
+        .filter_map(|message| {
+            Some((
+                text(&message["target"]["src_path"])?,
+                text(&message["executable"])?,
+            ))
+        })
         .collect())
 }
