@@ -65,7 +65,7 @@ impl Boot {
             is_kaslr_off: true,
             qemu: Vec::new(),
             reset_at: None,
-            timeout: Duration::from_secs(300),
+            timeout: Duration::from_mins(10),
         }
     }
 
