@@ -156,6 +156,30 @@ fn what_a_damaged_region_lacks_is_in_the_tables() {
     exported.answers_as_sql_does(marked);
 }
 
+/// A loss that is before no event of those asked for has no row to stand in, so it is said, and the
+/// exit code tells.
+#[test]
+fn what_is_missing_behind_the_last_event_asked_for_is_said() {
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let mut bytes = std::fs::read(&unpacked.region).unwrap();
+    let late = bytes.len() * 7 / 8 / 4096 * 4096;
+    bytes[late..late + 8].fill(0xff);
+    std::fs::write(&unpacked.region, bytes).unwrap();
+    // No event is of such a task, so the loss is behind all that are.
+    let asked = ["--filter", "common_pid == 2147483647"];
+    let region = [unpacked.region.as_str(), "--formats", &unpacked.formats];
+    let folder = tempfile::tempdir().unwrap();
+    let said = ["x.parquet", "x.jsonl"].map(|name| {
+        let output = export(&[&region[..], &asked].concat(), &folder.path().join(name));
+        assert_eq!(output.status.code(), Some(1));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let notes = stderr.lines().filter(|line| line.contains("are missing"));
+        notes.map(str::to_owned).collect::<Vec<_>>()
+    });
+    assert_eq!(said[0].len(), 1, "{said:?}");
+    assert_eq!(said[0], said[1]);
+}
+
 #[test]
 fn records_without_a_format_are_kept_with_their_bytes() {
     let unpacked = Unpacked::of_kernel("6.12.107-2cpu-1M");

@@ -132,7 +132,8 @@ impl Summary {
     }
 
     /// Counts what is missing behind the last events, and says so: the format has no place for it.
-    pub(crate) fn note_left(&mut self, sources: &Sources<'_>, events: &MergedSources<'_>) {
+    /// To be called once there is no next event.
+    pub fn note_left(&mut self, sources: &Sources<'_>, events: &MergedSources<'_>) {
         for (source, left) in events.left() {
             self.note_one_left(&sources.sources()[source], left);
         }

@@ -72,6 +72,7 @@ impl Exporter for Parquet {
             writer.write(next.source, &next.event)?;
             summary.count(&next.event, progress);
         }
+        summary.note_left(sources, &events);
         writer.finish()?;
         Ok(summary)
     }
