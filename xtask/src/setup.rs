@@ -21,6 +21,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("babeltrace2", "babeltrace2"),
     ("python3", "python3-venv"),
+    ("sqlite3", "sqlite3"),
     ("gcc", "gcc"),
     ("lttng", "lttng-tools"),
     ("lttng-gen-tp", "liblttng-ust-dev"),

@@ -16,7 +16,7 @@ const CHUNK: usize = 1 << 20;
 pub(crate) fn check() -> Result<()> {
     let folder = super::temporary()?;
     let file = folder.path().join("region");
-    region::write_full(&file, SIZE)?;
+    region::write_full(&file, SIZE, 0)?;
     let (mut checks, mut passes) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         passes.push(time(|| must_succeed(pass_command(&file)?))?);

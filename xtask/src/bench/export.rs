@@ -1,5 +1,8 @@
-//! `outlive export` of a full region to `trace.dat`, beside `cp` of the same bytes, and of scheduler
-//! events to Parquet; what memory both take. All make their output durable.
+//! `outlive export` to each format, and what memory it takes; all outputs are made durable.
+//!
+//! To `trace.dat` the region's pages are copied, so its peer is `cp` of the same bytes. The other
+//! formats are written event by event, of real scheduler events: what one costs depends on what it
+//! has. Their rate is by processor time, so that other load on the machine does not decide it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,23 +10,39 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::show::record_for_outlive;
+use super::show::{TRACEFS, record_for_outlive};
 use super::sql::events_of;
-use super::stopwatch::{Times, time};
+use super::stopwatch::{Times, children_time, time};
 use super::{outlive, quiet, region};
 
 const ROUNDS: usize = 7;
 const SIZE: u64 = 256 << 20;
+/// Of the area with scheduler events, in MiB.
+const AREA_MIB: u64 = 100;
 /// Of the region whose export must not take memory in its proportion.
 const LARGE: u64 = 1 << 30;
 /// Time between two looks at the memory that the export has.
 const LOOK: Duration = Duration::from_millis(2);
+/// The formats whose events are written one by one, and how many million of them a second of one
+/// core is to write.
+const FORMATS: [(&str, Option<f64>); 3] = [
+    ("perfetto", Some(3.0)),
+    ("ctf", None),
+    ("parquet", Some(1.5)),
+];
 
 pub(crate) fn export() -> Result<()> {
     let folder = super::temporary()?;
-    let file = folder.path().join("region");
-    let (dat, copy) = (folder.path().join("out.dat"), folder.path().join("copy"));
-    region::write_full(&file, SIZE)?;
+    trace_dat(folder.path())?;
+    by_event(folder.path())?;
+    memory(folder.path())
+}
+
+/// To `trace.dat`, beside `cp`.
+fn trace_dat(folder: &Path) -> Result<()> {
+    let file = folder.join("region");
+    let (dat, copy) = (folder.join("out.dat"), folder.join("copy"));
+    region::write_full(&file, SIZE, 0)?;
     let (mut exports, mut copies) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         copies.push(time(|| {
@@ -33,52 +52,115 @@ pub(crate) fn export() -> Result<()> {
         exports.push(time(|| quiet(&mut export_command(&file, &dat)))?);
     }
     let (export, copied) = (Times::of(exports), Times::of(copies));
-    let rate = |times: &Times| SIZE as f64 / 1e6 / times.median.as_secs_f64();
+    let rate = |times: &Times| SIZE as f64 / 1e9 / times.median.as_secs_f64();
+    let mib = SIZE >> 20;
+    println!("full region of {mib} MiB, {ROUNDS} rounds, alternating");
     println!(
-        "full region of {} MiB, {ROUNDS} rounds, alternating",
-        SIZE >> 20
+        "  outlive export to trace.dat {export}  {:.2} GB/s",
+        rate(&export)
     );
-    println!("  outlive export {export}  {:.0} MB/s", rate(&export));
-    println!("  cp and sync    {copied}  {:.0} MB/s", rate(&copied));
     println!(
-        "  ratio          {:9.2}  (target: 1000 MB/s, or as fast as cp)",
+        "  cp and sync                 {copied}  {:.2} GB/s",
+        rate(&copied)
+    );
+    println!(
+        "  ratio                       {:9.2}  (target: 1 GB/s, or as fast as cp)",
         export.ratio(&copied)
     );
-    std::fs::remove_file(&copy)?;
-    region::write_full(&file, LARGE)?;
-    print_memory(&mut export_command(&file, &dat))?;
-    let tables = folder.path().join("out.parquet");
-    parquet(folder.path(), &tables)?;
-    print_memory(&mut export_command(&file, &tables))
-}
-
-/// To Parquet, real scheduler events: what a row costs depends on what it has.
-fn parquet(folder: &Path, tables: &Path) -> Result<()> {
-    let state = folder.join("state");
-    record_for_outlive(&state)?;
-    let mut exports = Vec::new();
-    for _ in 0..ROUNDS {
-        let mut command = export_command("boot_mapped".as_ref(), tables);
-        exports.push(time(|| quiet(command.arg("--state").arg(&state)))?);
-        std::fs::remove_dir_all(tables)?;
-    }
-    let events = events_of(&state)?;
-    let times = Times::of(exports);
-    let rate = events as f64 / times.median.as_secs_f64() / 1e6;
-    println!("{events} events of perf bench sched pipe, {ROUNDS} rounds, one thread");
-    println!(
-        "  outlive export to parquet {times}  {rate:.2} million events/s  (target: at least 1.5)"
-    );
+    [file, dat, copy]
+        .iter()
+        .try_for_each(std::fs::remove_file)?;
     Ok(())
 }
 
-fn print_memory(command: &mut Command) -> Result<()> {
-    let peak = peak_anonymous_kib(command)?;
+/// To the other formats; CTF beside babeltrace2, which reads that output and writes it again.
+fn by_event(folder: &Path) -> Result<()> {
+    let state = folder.join("state");
+    record_for_outlive(&state, AREA_MIB)?;
+    let events = events_of(&state)?;
     println!(
-        "  memory beside the mapping, of {} MiB: {} MiB at most  (target: below 256)",
-        LARGE >> 20,
-        peak >> 10
+        "{events} events of perf bench sched pipe, {ROUNDS} rounds, in turn; million events/s of a core"
     );
+    let (ctf, again) = (folder.join("out.ctf"), folder.join("again.ctf"));
+    let mut spent = FORMATS.map(|_| Spent::default());
+    let mut babeltrace = Spent::default();
+    for _ in 0..ROUNDS {
+        for ((format, _), spent) in FORMATS.iter().zip(&mut spent) {
+            let out = folder.join(format!("out.{format}"));
+            remove(&out)?;
+            let mut command = export_command("boot_mapped".as_ref(), &out);
+            spent.add(
+                command
+                    .args(["--format", format])
+                    .arg("--state")
+                    .arg(&state),
+            )?;
+        }
+        let mut command = Command::new("babeltrace2");
+        command.arg(&ctf).args(["-o", "ctf", "-w"]).arg(&again);
+        babeltrace.add(&mut command)?;
+        remove(&again)?;
+    }
+    for ((format, target), spent) in FORMATS.iter().zip(spent) {
+        let target = target.map_or(String::new(), |target| {
+            format!("  (target: at least {target})")
+        });
+        spent.print(&format!("outlive export to {format}"), events, &target);
+    }
+    babeltrace.print("babeltrace2, ctf to ctf", events, "");
+    Ok(())
+}
+
+/// What runs of a command took.
+#[derive(Default)]
+struct Spent {
+    wall: Vec<Duration>,
+    /// Processor time of all runs.
+    processor: Duration,
+}
+
+impl Spent {
+    fn add(&mut self, command: &mut Command) -> Result<()> {
+        let before = children_time()?;
+        self.wall.push(time(|| quiet(command))?);
+        self.processor += children_time()?.saturating_sub(before);
+        Ok(())
+    }
+
+    fn print(self, what: &str, events: u64, target: &str) {
+        let runs = self.wall.len() as f64;
+        let rate = events as f64 * runs / self.processor.as_secs_f64() / 1e6;
+        let wall = Times::of(self.wall);
+        println!("  {what:<26} {wall}  {rate:6.2} million/s{target}");
+    }
+}
+
+/// Of a region of 1 GiB, in which every record is a `sched_switch`.
+fn memory(folder: &Path) -> Result<()> {
+    let event = Path::new(TRACEFS).join("events/sched/sched_switch/id");
+    let event = std::fs::read_to_string(event)?.trim().parse()?;
+    let file = folder.join("region");
+    region::write_full(&file, LARGE, event)?;
+    let mib = LARGE >> 20;
+    println!("region of {mib} MiB: memory beside the mapping at most  (target: below 256 MiB)");
+    for format in ["trace.dat", "perfetto", "ctf", "parquet"] {
+        let out = folder.join("large");
+        let mut command = export_command(&file, &out);
+        command.args(["--format", format, "--formats"]);
+        let peak = peak_anonymous_kib(command.arg(Path::new(TRACEFS).join("events")))?;
+        println!("  outlive export to {format:<9} {:4} MiB", peak >> 10);
+        remove(&out)?;
+    }
+    Ok(())
+}
+
+/// Removes a file or folder, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match path.is_dir() {
+        true => std::fs::remove_dir_all(path)?,
+        false if path.exists() => std::fs::remove_file(path)?,
+        false => {}
+    }
     Ok(())
 }
 
@@ -101,6 +183,10 @@ fn peak_anonymous_kib(command: &mut Command) -> Result<u64> {
             peak = peak.max(kib.trim().parse().context("RssAnon is no number")?);
         }
         std::thread::sleep(LOOK);
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
     }
     if peak == 0 {
         bail!("the export was over before its memory was looked at");

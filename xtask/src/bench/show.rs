@@ -10,7 +10,9 @@ use super::stopwatch::{Times, time};
 use super::{outlive, quiet};
 
 const ROUNDS: usize = 5;
-const TRACEFS: &str = "/sys/kernel/tracing";
+pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
+/// Of the area, in MiB.
+const AREA_MIB: u64 = 40;
 /// Size of the kernel's ring for trace-cmd, in KiB per CPU.
 const RING_KIB: u32 = 20_000;
 
@@ -19,7 +21,7 @@ pub(crate) fn show() -> Result<()> {
     let dat = folder.path().join("trace.dat");
     let state = folder.path().join("state");
     record_for_trace_cmd(&dat)?;
-    record_for_outlive(&state)?;
+    record_for_outlive(&state, AREA_MIB)?;
     let ours = count_lines(
         outlive()
             .args(["show", "boot_mapped", "--state"])
@@ -78,9 +80,11 @@ fn record_for_trace_cmd(dat: &Path) -> Result<()> {
     recorded
 }
 
-/// Records them with outlive as `boot_mapped` of a state.
-pub(super) fn record_for_outlive(state: &Path) -> Result<()> {
-    let line = "reserve_mem=40M:4096:trace trace_instance=boot_mapped@trace,sched";
+/// Records them with outlive as `boot_mapped` of a state, whose area the load fills if it has no more
+/// than some 110 MiB.
+pub(super) fn record_for_outlive(state: &Path, area_mib: u64) -> Result<()> {
+    let area = format!("reserve_mem={area_mib}M:4096:trace");
+    let line = format!("{area} trace_instance=boot_mapped@trace,sched");
     let mut recorder = outlive()
         .args(["boot", "--state"])
         .arg(state)

@@ -18,7 +18,7 @@ pub(crate) fn start() -> Result<()> {
     let folder = super::temporary()?;
     let mut times = [Vec::new(), Vec::new()];
     for (size, bytes) in SIZES {
-        region::write_full(&folder.path().join(size), bytes)?;
+        region::write_full(&folder.path().join(size), bytes, 0)?;
     }
     for _ in 0..ROUNDS {
         for ((size, _), times) in SIZES.iter().zip(&mut times) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 /// The median, the smallest and the largest of some measurements.
 #[derive(Debug, Clone, Copy)]
@@ -47,4 +47,16 @@ pub(crate) fn time(what: impl FnOnce() -> Result<()>) -> Result<Duration> {
     let start = Instant::now();
     what()?;
     Ok(start.elapsed())
+}
+
+/// Processor time of all children that have ended and were waited for, with theirs.
+pub(crate) fn children_time() -> Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name, which may have spaces, is in parentheses; `cutime` and `cstime` are fields 16 and 17
+    // (proc_pid_stat(5)).
+    let behind_name = stat.rsplit_once(") ").map(|(_, fields)| fields);
+    let fields = behind_name.context("/proc/self/stat has no name")?;
+    let times = fields.split(' ').skip(13).take(2).map(str::parse::<u64>);
+    let ticks: u64 = times.sum::<Result<_, _>>()?;
+    Ok(Duration::from_secs(ticks) / rustix::param::clock_ticks_per_second() as u32)
 }
