@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use outlive_event::{Field, FieldKind, IntType, Value};
 use parquet::basic::{Encoding, LogicalType, Repetition, TimeUnit, Type as Physical};
-use parquet::data_type::{
-    BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int64Type,
-};
+use parquet::data_type::{BoolType, DataType, DoubleType, FloatType, Int64Type};
 use parquet::errors::Result;
 use parquet::file::properties::{EnabledStatistics, WriterPropertiesBuilder};
-use parquet::file::writer::SerializedColumnWriter;
-use parquet::schema::types::{ColumnPath, Type, TypePtr};
+use parquet::file::writer::SerializedRowGroupWriter;
+use parquet::schema::types::{ColumnDescPtr, ColumnPath, Type, TypePtr};
+
+use crate::texts::Texts;
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,34 +159,47 @@ impl Column {
             .with_logical_type(self.kind.logical());
         leaf.build().map(Arc::new)
     }
+}
 
-    /// Writes the values of the rows of a row group. One that is missing, or not of the column's
-    /// type, is null.
-    pub(crate) fn write<'v>(
-        &self,
-        values: impl ExactSizeIterator<Item = Value<'v>>,
-        out: &mut SerializedColumnWriter<'_>,
-    ) -> Result<()> {
+/// A column of a row group, of which the values are to be written.
+pub(crate) struct Chunk<'c, 'g, 'f> {
+    pub(crate) column: &'c Column,
+    /// The same in the file's schema.
+    pub(crate) described: ColumnDescPtr,
+    pub(crate) group: &'g mut SerializedRowGroupWriter<'f, Vec<u8>>,
+}
+
+impl Chunk<'_, '_, '_> {
+    /// Writes the values of all rows. One that is missing, or not of the column's type, is null.
+    pub(crate) fn write<'v>(self, values: impl ExactSizeIterator<Item = Value<'v>>) -> Result<()> {
         let rows = values.len();
-        match self.kind {
+        match self.column.kind {
             Kind::Int | Kind::Unsigned | Kind::Time => {
-                Cells::of(rows, values, integer).write::<Int64Type>(out)
+                self.write_cells::<Int64Type>(&Cells::of(rows, values, integer))
             }
-            Kind::Bool => Cells::of(rows, values, boolean).write::<BoolType>(out),
-            Kind::Float => Cells::of(rows, values, float).write::<FloatType>(out),
-            Kind::Double => Cells::of(rows, values, double).write::<DoubleType>(out),
+            Kind::Bool => self.write_cells::<BoolType>(&Cells::of(rows, values, boolean)),
+            Kind::Float => self.write_cells::<FloatType>(&Cells::of(rows, values, float)),
+            Kind::Double => self.write_cells::<DoubleType>(&Cells::of(rows, values, double)),
             Kind::Text | Kind::Bytes => {
-                let mut texts = Texts::default();
-                let placed = values.map(|value| texts.push(value));
-                let placed: Vec<_> = placed.collect();
-                let bytes = ByteArray::from(texts.bytes);
-                let slice = |place: Option<(usize, usize)>| {
-                    place.map(|(start, len)| bytes.slice(start, len))
+                let texts = Texts {
+                    rows: values.map(text).collect(),
+                    is_utf8: self.column.kind == Kind::Text,
+                    is_repeated: self.column.pattern == Pattern::Repeated,
                 };
-                Cells::of(rows, placed.into_iter(), slice).write::<ByteArrayType>(out)
+                texts.write(self.described, self.group)
             }
-            Kind::Ints | Kind::Unsigneds => lists(values).write::<Int64Type>(out),
+            Kind::Ints | Kind::Unsigneds => self.write_cells::<Int64Type>(&lists(values)),
         }
+    }
+
+    fn write_cells<D: DataType>(self, cells: &Cells<D::T>) -> Result<()> {
+        let Some(mut out) = self.group.next_column()? else {
+            return Ok(());
+        };
+        let (defined, repeated) = (Some(cells.defined.as_slice()), cells.repeated.as_deref());
+        let typed = out.typed::<D>();
+        typed.write_batch(&cells.values, defined, repeated)?;
+        out.close()
     }
 }
 
@@ -206,6 +219,13 @@ fn boolean(value: Value<'_>) -> Option<bool> {
     }
 }
 
+fn text(value: Value<'_>) -> Option<&[u8]> {
+    match value {
+        Value::Text(text) | Value::Opaque(text) => Some(text),
+        _ => None,
+    }
+}
+
 fn float(value: Value<'_>) -> Option<f32> {
     double(value).map(|value| value as f32)
 }
@@ -214,37 +234,6 @@ fn double(value: Value<'_>) -> Option<f64> {
     match value {
         Value::Float(value) => Some(value),
         _ => None,
-    }
-}
-
-/// Texts one behind the other.
-#[derive(Debug, Default)]
-struct Texts {
-    bytes: Vec<u8>,
-    /// Where the last one is: the next is often the same.
-    last: (usize, usize),
-}
-
-impl Texts {
-    /// Where a text is.
-    fn push(&mut self, value: Value<'_>) -> Option<(usize, usize)> {
-        let text = match value {
-            Value::Text(text) | Value::Opaque(text) => text,
-            _ => return None,
-        };
-        let (start, len) = self.last;
-        if self.bytes[start..start + len] != *text {
-            let start = self.bytes.len();
-            match value {
-                Value::Text(text) if std::str::from_utf8(text).is_err() => {
-                    let text = String::from_utf8_lossy(text);
-                    self.bytes.extend_from_slice(text.as_bytes());
-                }
-                _ => self.bytes.extend_from_slice(text),
-            }
-            self.last = (start, self.bytes.len() - start);
-        }
-        Some(self.last)
     }
 }
 
@@ -271,13 +260,6 @@ impl<T> Cells<T> {
             cells.values.extend(cell);
         }
         cells
-    }
-
-    fn write<D: DataType<T = T>>(&self, out: &mut SerializedColumnWriter<'_>) -> Result<()> {
-        let repeated = self.repeated.as_deref();
-        let out = out.typed::<D>();
-        out.write_batch(&self.values, Some(&self.defined), repeated)?;
-        Ok(())
     }
 }
 

@@ -34,10 +34,12 @@
 #![forbid(unsafe_code)]
 
 mod column;
+mod hybrid;
 mod place;
 mod rows;
 mod run;
 mod table;
+mod texts;
 mod writer;
 
 use std::path::Path;

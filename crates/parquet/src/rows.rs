@@ -5,8 +5,9 @@
 
 use outlive_event::{EventFormat, Value, event_id};
 use outlive_ring::Missed;
+use parquet::errors::ParquetError;
 
-use crate::column::{Column, Kind, Pattern};
+use crate::column::{Chunk, Column, Kind, Pattern};
 use crate::table::Rows;
 
 /// What is kept of an event beside its text or its record.
@@ -26,22 +27,6 @@ pub(crate) struct Common<'v> {
     pub(crate) missed: Option<Missed>,
     /// The event's id, flags and preempt count: how its record begins.
     pub(crate) head: [u8; 4],
-}
-
-impl<'v> Common<'v> {
-    fn name(&self, name: fn(&EventFormat) -> &str) -> Value<'v> {
-        self.format.map_or(Value::Missing, |format| {
-            Value::Text(name(format).as_bytes())
-        })
-    }
-
-    /// Flags or preempt count; where a kernel's records have them, a program's have the CPU.
-    fn byte(&self, at: usize) -> Value<'v> {
-        match self.format {
-            Some(format) if !format.has_cpu() => Value::Unsigned(self.head[at].into()),
-            _ => Value::Missing,
-        }
-    }
 }
 
 /// What a column has.
@@ -100,10 +85,21 @@ pub(crate) const OF_UNKNOWN: [Known; 2] = [
 ];
 
 /// Events of one run: each with its text in `events`, with its record in the table of its kind.
+///
+/// What is kept is in a vector of its own for each column, so that to write one does not go through
+/// the memory of all.
 #[derive(Debug)]
 pub(crate) struct EventRows<'v> {
     roles: Vec<Role>,
-    common: Vec<Common<'v>>,
+    seq: Vec<u64>,
+    ts: Vec<u64>,
+    wall: Vec<Option<u64>>,
+    cpu: Vec<u32>,
+    pid: Vec<i32>,
+    task: Vec<Option<&'v [u8]>>,
+    format: Vec<Option<&'v EventFormat>>,
+    missed: Vec<Option<Missed>>,
+    head: Vec<[u8; 4]>,
     /// Texts or records, one behind the other, and where each ends.
     bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -114,7 +110,15 @@ impl<'v> EventRows<'v> {
     pub(crate) fn new(roles: Vec<Role>) -> Self {
         Self {
             roles,
-            common: Vec::new(),
+            seq: Vec::new(),
+            ts: Vec::new(),
+            wall: Vec::new(),
+            cpu: Vec::new(),
+            pid: Vec::new(),
+            task: Vec::new(),
+            format: Vec::new(),
+            missed: Vec::new(),
+            head: Vec::new(),
             bytes: Vec::new(),
             ends: Vec::new(),
         }
@@ -122,49 +126,60 @@ impl<'v> EventRows<'v> {
 
     /// Appends a row. Returns the bytes that it takes.
     pub(crate) fn push(&mut self, common: Common<'v>, bytes: &[u8]) -> usize {
-        self.common.push(common);
+        self.seq.push(common.seq);
+        self.ts.push(common.ts);
+        self.wall.push(common.wall);
+        self.cpu.push(common.cpu);
+        self.pid.push(common.pid);
+        self.task.push(common.task);
+        self.format.push(common.format);
+        self.missed.push(common.missed);
+        self.head.push(common.head);
         self.bytes.extend_from_slice(bytes);
         self.ends.push(self.bytes.len());
         size_of::<Common<'_>>() + size_of::<usize>() + bytes.len()
     }
 
-    fn own_bytes(&self, row: usize) -> &[u8] {
-        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.bytes[start..self.ends[row]]
+    /// The texts or records.
+    fn own(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let start = |row: usize| row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let ends = self.ends.iter().enumerate();
+        ends.map(move |(row, &end)| &self.bytes[start(row)..end])
     }
 
-    fn value(&self, row: usize, role: Role) -> Value<'_> {
-        let common = &self.common[row];
-        match role {
-            Role::Seq => Value::Unsigned(common.seq),
-            Role::Ts => number(common.ts),
-            Role::Wall => common.wall.map_or(Value::Missing, |ns| number(ns / 1000)),
-            Role::Cpu => Value::Unsigned(common.cpu.into()),
-            Role::Pid => Value::Signed(common.pid.into()),
-            Role::Task => common.task.map_or(Value::Missing, Value::Text),
-            Role::Flags => common.byte(2),
-            Role::PreemptCount => common.byte(3),
-            Role::System => common.name(|format| &format.system),
-            Role::Event => common.name(|format| &format.name),
-            Role::Text => Value::Text(self.own_bytes(row)),
-            Role::Lost => match common.missed {
-                None => Value::Missing,
-                Some(Missed::Events(events)) => number(events),
-                Some(Missed::Unknown) => Value::Signed(-1),
-            },
-            Role::Id => Value::Unsigned(event_id(&common.head).unwrap_or(0).into()),
-            Role::Record => Value::Opaque(self.own_bytes(row)),
-            Role::Field(place) => match common.format.and_then(|format| format.fields.get(place)) {
-                Some(field) => field.value(self.own_bytes(row)),
-                None => Value::Missing,
-            },
+    /// The name of each event, or of its system.
+    fn names(
+        &self,
+        name: fn(&'v EventFormat) -> &'v str,
+    ) -> impl ExactSizeIterator<Item = Value<'v>> {
+        let text = move |format| Value::Text(name(format).as_bytes());
+        self.format
+            .iter()
+            .map(move |format| format.map_or(Value::Missing, text))
+    }
+
+    /// Flags or preempt counts; where a kernel's records have them, a program's have the CPU.
+    fn bytes_at(&self, at: usize) -> impl ExactSizeIterator<Item = Value<'v>> {
+        let heads = self.head.iter().zip(&self.format);
+        heads.map(move |(head, format)| match format {
+            Some(format) if !format.has_cpu() => Value::Unsigned(head[at].into()),
+            _ => Value::Missing,
+        })
+    }
+
+    fn write_field(&self, place: usize, out: Chunk<'_, '_, '_>) -> Result<(), ParquetError> {
+        // All are of one event, or the table had no fields.
+        let format = self.format.first().copied().flatten();
+        match format.and_then(|format| format.fields.get(place)) {
+            Some(field) => out.write(self.own().map(|record| field.value(record))),
+            None => out.write(self.own().map(|_| Value::Missing)),
         }
     }
 }
 
 impl Rows for EventRows<'_> {
     fn len(&self) -> usize {
-        self.common.len()
+        self.ends.len()
     }
 
     fn bytes(&self) -> usize {
@@ -172,15 +187,56 @@ impl Rows for EventRows<'_> {
     }
 
     fn clear(&mut self) {
-        self.common.clear();
+        self.seq.clear();
+        self.ts.clear();
+        self.wall.clear();
+        self.cpu.clear();
+        self.pid.clear();
+        self.task.clear();
+        self.format.clear();
+        self.missed.clear();
+        self.head.clear();
         self.bytes.clear();
         self.ends.clear();
     }
 
-    fn values(&self, column: usize) -> impl ExactSizeIterator<Item = Value<'_>> {
-        let role = self.roles[column];
-        (0..self.len()).map(move |row| self.value(row, role))
+    fn write(&self, column: usize, out: Chunk<'_, '_, '_>) -> Result<(), ParquetError> {
+        let micros = |ns: u64| number(ns / 1000);
+        let missing = Value::Missing;
+        match self.roles[column] {
+            Role::Seq => out.write(self.seq.iter().map(|&seq| Value::Unsigned(seq))),
+            Role::Ts => out.write(self.ts.iter().map(|&ts| number(ts))),
+            Role::Wall => out.write(self.wall.iter().map(|ns| ns.map_or(missing, micros))),
+            Role::Cpu => out.write(self.cpu.iter().map(|&cpu| Value::Unsigned(cpu.into()))),
+            Role::Pid => out.write(self.pid.iter().map(|&pid| Value::Signed(pid.into()))),
+            Role::Task => out.write(
+                self.task
+                    .iter()
+                    .map(|task| task.map_or(missing, Value::Text)),
+            ),
+            Role::Flags => out.write(self.bytes_at(2)),
+            Role::PreemptCount => out.write(self.bytes_at(3)),
+            Role::System => out.write(self.names(|format| &format.system)),
+            Role::Event => out.write(self.names(|format| &format.name)),
+            Role::Text => out.write(self.own().map(Value::Text)),
+            Role::Lost => out.write(self.missed.iter().map(|&missed| lost(missed))),
+            Role::Id => out.write(self.head.iter().map(id)),
+            Role::Record => out.write(self.own().map(Value::Opaque)),
+            Role::Field(place) => self.write_field(place, out),
+        }
     }
+}
+
+fn lost(missed: Option<Missed>) -> Value<'static> {
+    match missed {
+        None => Value::Missing,
+        Some(Missed::Events(events)) => number(events),
+        Some(Missed::Unknown) => Value::Signed(-1),
+    }
+}
+
+fn id(head: &[u8; 4]) -> Value<'static> {
+    Value::Unsigned(event_id(head).unwrap_or(0).into())
 }
 
 /// Rows of which each value is there already.
@@ -200,8 +256,8 @@ impl Rows for PlainRows<'_> {
         self.0.clear();
     }
 
-    fn values(&self, column: usize) -> impl ExactSizeIterator<Item = Value<'_>> {
-        self.0.iter().map(move |row| row[column])
+    fn write(&self, column: usize, out: Chunk<'_, '_, '_>) -> Result<(), ParquetError> {
+        out.write(self.0.iter().map(|row| row[column]))
     }
 }
 

@@ -9,15 +9,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outlive_event::Value;
 use outlive_export::Error;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::{Type, TypePtr};
+use parquet::schema::types::{SchemaDescriptor, Type};
 
-use crate::column::Column;
+use crate::column::{Chunk, Column};
 
 /// Rows of a row group at most: what is in memory of a table.
 pub(crate) const ROW_GROUP: usize = 1 << 17;
@@ -31,8 +30,8 @@ pub(crate) trait Rows {
     /// Bytes that they take.
     fn bytes(&self) -> usize;
     fn clear(&mut self);
-    /// The values of a column.
-    fn values(&self, column: usize) -> impl ExactSizeIterator<Item = Value<'_>>;
+    /// Writes the values of a column.
+    fn write(&self, column: usize, out: Chunk<'_, '_, '_>) -> Result<(), ParquetError>;
 }
 
 /// A run's part of a table.
@@ -41,7 +40,7 @@ pub(crate) struct Table<R> {
     pub(crate) rows: R,
     folder: PathBuf,
     columns: Vec<Column>,
-    schema: TypePtr,
+    schema: SchemaDescriptor,
     properties: WriterPropertiesPtr,
     file: Option<SerializedFileWriter<Vec<u8>>>,
     /// Files that were begun.
@@ -55,7 +54,9 @@ impl<R: Rows> Table<R> {
         let schema =
             fields.and_then(|fields| Type::group_type_builder("row").with_fields(fields).build());
         Ok(Self {
-            schema: Arc::new(schema.map_err(|error| failed(&folder, error))?),
+            schema: SchemaDescriptor::new(Arc::new(
+                schema.map_err(|error| failed(&folder, error))?,
+            )),
             properties: Arc::new(properties(&columns)),
             rows,
             folder,
@@ -101,11 +102,13 @@ impl<R: Rows> Table<R> {
             return Ok(());
         };
         let mut group = file.next_row_group()?;
-        for (column, place) in self.columns.iter().zip(0..) {
-            if let Some(mut out) = group.next_column()? {
-                column.write(self.rows.values(place), &mut out)?;
-                out.close()?;
-            }
+        for (place, column) in self.columns.iter().enumerate() {
+            let chunk = Chunk {
+                column,
+                described: self.schema.column(place),
+                group: &mut group,
+            };
+            self.rows.write(place, chunk)?;
         }
         group.close()?;
         file.flush()?;
@@ -117,7 +120,8 @@ impl<R: Rows> Table<R> {
     }
 
     fn begin(&mut self) -> Result<(), ParquetError> {
-        let (schema, properties) = (self.schema.clone(), self.properties.clone());
+        let schema = self.schema.root_schema_ptr();
+        let properties = self.properties.clone();
         self.file = Some(SerializedFileWriter::new(Vec::new(), schema, properties)?);
         self.parts += 1;
         fs::create_dir_all(&self.folder)?;
@@ -159,6 +163,8 @@ fn properties(columns: &[Column]) -> WriterProperties {
     let all = WriterProperties::builder()
         .set_created_by(format!("outlive {}", env!("CARGO_PKG_VERSION")))
         .set_compression(Compression::SNAPPY)
+        // Of no use without the least and greatest value of each page.
+        .set_offset_index_disabled(true)
         .set_statistics_enabled(EnabledStatistics::Chunk);
     let each = |properties, column: &Column| column.set_properties(properties);
     columns.iter().fold(all, each).build()
