@@ -175,11 +175,13 @@ fn reject_overlaps(spans: &[Span], kept: &mut [bool]) {
             after.is_none_or(|after| b.last <= after) && hole(before, Some(a.first)) < a.duration();
         let first_is_elsewhere =
             !a.proven && (a.rewound || (is_evidence && hole(before, Some(b.first)) > a.duration()));
+        // One that is nearly in that hole already may as well be right, and the first one's end wrong.
+        let is_nearly_there = a.last - b.first < b.duration() / 16;
         let second_is_elsewhere =
             !b.proven && !a.rewound && hole(Some(a.last), after) > b.duration();
         match (first_is_elsewhere, second_is_elsewhere) {
             (true, false) => kept[first_index] = false,
-            (false, true) => kept[second_index] = false,
+            (false, true) if !is_nearly_there => kept[second_index] = false,
             _ => {}
         }
     }

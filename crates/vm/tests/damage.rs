@@ -77,20 +77,11 @@ fn the_recordings_are_of_the_damages_that_are_made_today() {
     );
 }
 
-/// Of sub-buffers whose times overlap one is kept, since which of both is wrong cannot be told. Linux 6.12 does
-/// not look at times: it shows the events up to the damage, what it takes for events behind it, and all of
-/// the next sub-buffer. Damages, and the events that we lose by that.
-const OVERLAPPING: [(&str, &str, usize); 2] = [
-    ("6.12.107", "an event one word longer", 86),
-    ("6.12.107", "an event one word shorter", 86),
-];
-
 #[test]
 fn everything_real_that_a_kernel_keeps_is_kept() {
     let mut lost = String::new();
     for (version, Compared { record, comparison }) in all() {
-        let found = (version, record.name.as_str(), comparison.lost.len());
-        if !comparison.lost.is_empty() && !OVERLAPPING.contains(&found) {
+        if !comparison.lost.is_empty() {
             let (count, remarks) = (comparison.lost.len(), &comparison.remarks);
             writeln!(lost, "{version}: {} loses {count}: {remarks}", record.name).unwrap();
         }
@@ -211,9 +202,7 @@ What the kernel then shows is recorded in `fixtures/damage`, and outlive recover
 CPU, time stamp and payload: kept of those that the undamaged region holds, and in brackets others, which are changed
 ones or appear a second time.
 
-* Every event of the undamaged region that the kernel keeps, outlive keeps, in each case but two: Linux 6.12 does not
-  look at times, and where a damaged record moves the events behind it into the time of the next sub-buffer it shows
-  both, with what is none between them. Outlive keeps one of both, and lacks 86 events.
+* Every event of the undamaged region that the kernel keeps, outlive keeps, in each case.
 * In brackets, outlive's are changed in place, and nothing in a kernel's region can tell: payload, or a time that
   still fits. It says *unsealed* of them.
 * *sealed*: the same events in a region that outlive wrote, damaged by the same bytes at the same places. Of a sub-buffer that
