@@ -274,6 +274,21 @@ impl Target {
 }
 
 impl Target {
+    /// Whether the run's last events are there. Those of a recorder that was killed are still in the
+    /// host's ring, until the next start has made a tail of them.
+    pub(crate) fn has_end(&self, view: &View) -> bool {
+        let is_copied = view.run.is_some() && !view.has_lanes();
+        if !is_copied || self.verdict(view) == Verdict::CleanExit || view.parts.len() > 1 {
+            return !matches!(self, Self::Generation(kept) if kept.is_collecting());
+        }
+        let Self::Generation(kept) = self else {
+            return false;
+        };
+        // Complete without a tail: that ring held nothing more, unless the machine died too.
+        let is_whole = !kept.is_collecting() && !kept.tail_path().exists();
+        is_whole && self.verdict(view) == Verdict::Crash
+    }
+
     /// The physical address of an area in fixed memory.
     pub(crate) fn address(&self) -> Option<u64> {
         match self {

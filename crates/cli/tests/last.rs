@@ -134,12 +134,9 @@ fn a_killed_program_shows_its_open_spans_its_panic_and_its_last_events() {
             .position(|line| line.starts_with(wanted))
             .unwrap()
     };
-    assert!(
-        at("http:request path=\"/index.html\"  (for ") > spans,
-        "{text}"
-    );
+    assert!(at("http:request path=/index.html  (for ") > spans, "{text}");
     assert_eq!(
-        at("db:query table=\"orders\" rows=3  (for "),
+        at("db:query table=orders rows=3  (for "),
         at("http:request") + 1
     );
     assert!(at("shop:work order=7  (for ") > spans);

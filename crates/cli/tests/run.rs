@@ -58,14 +58,19 @@ impl State {
         instances.flatten().map(|name| name.to_string()).collect()
     }
 
-    /// The only generation of an instance.
-    fn kept(&self, instance: &str) -> String {
+    /// The generations of an instance, oldest first.
+    fn generations(&self, instance: &str) -> Vec<String> {
         let listed = self.stdout(&["ls"]);
         let names = listed.lines().filter_map(|line| line.split(' ').next());
         let of_instance = |name: &&str| name.split_once('/').is_some_and(|(i, _)| i == instance);
-        let kept: Vec<&str> = names.filter(of_instance).collect();
-        assert_eq!(kept.len(), 1, "{listed}");
-        kept[0].to_owned()
+        names.filter(of_instance).map(str::to_owned).collect()
+    }
+
+    /// The only generation of an instance.
+    fn kept(&self, instance: &str) -> String {
+        let mut kept = self.generations(instance);
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        kept.remove(0)
     }
 
     /// The texts of a program's events.
@@ -110,12 +115,23 @@ fn program_that_is_run() {
     };
     // No state folder could be made there: all it has is what it inherits.
     let recorder = Recorder::builder("shop").version("1.2").state("/proc/none");
-    let _recorder = recorder.start().unwrap();
+    let recorder = recorder.start().unwrap();
     event!("shop:opened", door = 1u32);
     match role.as_str() {
         "killed" => {
             let _request = span!("http:request", path = "/");
             kill_self();
+        }
+        "looks-back" => {
+            let previous = recorder.previous().map(|previous| {
+                let entries = previous.view().unwrap().entries();
+                format!(
+                    "{} {}, {entries} events",
+                    previous.generation(),
+                    previous.verdict()
+                )
+            });
+            println!("previous: {previous:?}");
         }
         "outlives" => {
             say_and_wait("opened");
@@ -292,6 +308,25 @@ fn a_program_with_a_recorder_takes_the_region_that_it_is_given() {
     );
     assert_eq!(state.last("web")["name"], "web.run");
     assert_eq!(state.texts("web").len(), 0);
+}
+
+#[test]
+fn a_program_sees_what_its_previous_run_left_under_a_supervisor() {
+    let state = State::new();
+    let run = |role: &str| {
+        let mut command = state.command(&["run", "--name", "web", "--"]);
+        let output = command.args(role_args()).env(ROLE, role).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = run("looks-back");
+    assert!(first.contains("previous: None"), "{first}");
+    run("killed");
+    let third = run("looks-back");
+    let newest = state.generations("web").pop().unwrap();
+    let wanted = format!("previous: Some(\"{newest} crash, 2 events\")");
+    assert!(third.contains(&wanted), "{third}");
+    let fourth = run("looks-back");
+    assert!(fourth.contains("clean exit, 1 events"), "{fourth}");
 }
 
 /// The parent knows of the end after the program has recorded its last event.

@@ -3,7 +3,8 @@
 //! A supervisor makes the start for its program: it keeps what the run before left, lays out a fresh
 //! region, and hands its file over as an inherited descriptor. So the program needs no writable
 //! folder, no state, not even `/proc`. The environment names the descriptor and the region's run
-//! id, so that a descriptor that is something else by now is not taken for it.
+//! id, so that a descriptor that is something else by now is not taken for it. What the run before
+//! left is named by its path: where the program cannot see that, it has no previous run.
 //!
 //! Of all processes that inherit both, the first that starts a recorder takes the region: it locks
 //! the file with a lock of its process (`F_SETLK`, fcntl(2)), which its forked children do not
@@ -13,6 +14,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -30,6 +32,8 @@ use crate::place::Own;
 
 /// `DESCRIPTOR:RUN-ID` in the program's environment.
 const VARIABLE: &str = "OUTLIVE_FD";
+/// The folder of what the run before left, in the program's environment.
+const PREVIOUS: &str = "OUTLIVE_PREVIOUS";
 /// Source of a run record whose region nobody has taken yet, before the giver's process id.
 const GIVEN: &str = "given by the supervisor with pid ";
 /// The same, when it was taken.
@@ -47,9 +51,8 @@ const TAKEN: &str = "taken from the supervisor with pid ";
 /// #   .state(state.path())
 /// #   .backing(outlive::Backing::File)
 ///     .give()?;
-/// let (name, value) = given.environment();
 /// let mut shop = std::process::Command::new("shop");
-/// shop.env(name, value);
+/// shop.envs(given.environment());
 /// assert!(!given.was_taken());
 /// # Ok::<(), outlive::Error>(())
 /// ```
@@ -99,11 +102,14 @@ impl Given {
         self.file.as_fd()
     }
 
-    /// The variable that the process needs in its environment, and its value.
+    /// The variables that the process needs in its environment, and their values: the region, and
+    /// where the run before is kept, which is empty if it left nothing.
     #[must_use]
-    pub fn environment(&self) -> (&'static str, String) {
-        let descriptor = self.file.as_raw_fd();
-        (VARIABLE, format!("{descriptor}:{}", self.run.run_id))
+    pub fn environment(&self) -> [(&'static str, OsString); 2] {
+        let region = format!("{}:{}", self.file.as_raw_fd(), self.run.run_id);
+        let kept = self.kept.as_ref();
+        let previous = kept.map_or_else(OsString::new, |kept| kept.path().into());
+        [(VARIABLE, region.into()), (PREVIOUS, previous)]
     }
 
     /// What the run before left.
@@ -140,6 +146,7 @@ pub(crate) struct Taken {
     layout: Layout,
     run: RunRecord,
     path: Option<PathBuf>,
+    previous: Option<Generation>,
 }
 
 impl Taken {
@@ -154,6 +161,7 @@ impl Taken {
                 close_on_exec(&file);
                 Some(Self {
                     path: path_of(&file),
+                    previous: previous(),
                     file,
                     mapping,
                     layout,
@@ -227,9 +235,20 @@ impl Taken {
         self.path.as_deref()
     }
 
+    /// What the run before left, as far as it can be seen from here.
+    pub(crate) fn previous(&self) -> Option<&Generation> {
+        self.previous.as_ref()
+    }
+
     pub(crate) fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
     }
+}
+
+/// The generation that the environment names.
+fn previous() -> Option<Generation> {
+    let folder = std::env::var_os(PREVIOUS)?;
+    Generation::in_folder(Path::new(&folder))
 }
 
 /// The file of an inherited descriptor, if it is open.

@@ -112,11 +112,11 @@ impl Place {
         }
     }
 
-    /// What the run before left, as far as this process made the start.
+    /// What the run before left.
     pub(crate) fn kept(&self) -> Option<&Generation> {
         match self {
             Self::Own(own) => own.live.kept.as_ref(),
-            Self::Given(_) => None,
+            Self::Given(taken) => taken.previous(),
         }
     }
 

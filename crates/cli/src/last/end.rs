@@ -9,7 +9,7 @@ use outlive_trace::view::{View, ViewCpu, ViewEvent};
 use super::kept::{Kept, Recent};
 use super::roles::{Role, Roles};
 use super::spans::{Span, Spans};
-use super::tasks::Tasks;
+use super::tasks::{Task, Tasks};
 use crate::run::SUPERVISOR;
 use crate::summary;
 
@@ -82,6 +82,8 @@ pub(super) struct End<'v> {
     pub(super) lost: Lost,
     /// From this time on no event is missing.
     pub(super) certain_since: u64,
+    /// The same for what each CPU alone recorded.
+    certain_since_of_cpu: BTreeMap<u32, u64>,
     /// Nanoseconds for which the machine was suspended.
     pub(super) suspended_ns: u64,
     /// In the order of time.
@@ -102,8 +104,9 @@ pub(super) struct End<'v> {
 }
 
 impl<'v> End<'v> {
-    /// Looks at all events; of each thread or CPU it keeps `count`.
-    pub(super) fn of(view: &'v View, verdict: Verdict, count: usize) -> Self {
+    /// Looks at all events; of each thread or CPU it keeps `count`. Without its whole end
+    /// (`has_end`) nothing is certain that a later event could have changed.
+    pub(super) fn of(view: &'v View, verdict: Verdict, has_end: bool, count: usize) -> Self {
         let roles = Roles::of(&view.catalog);
         let mut pass = Pass {
             by_thread: view.has_lanes(),
@@ -114,7 +117,13 @@ impl<'v> End<'v> {
         while let Some(event) = events.next_event() {
             pass.event(roles.role(event.payload), &event);
         }
-        let certain_since = certain_since(view);
+        let since = |cpu: &ViewCpu| match has_end {
+            true => certain_since(view, cpu),
+            false => u64::MAX,
+        };
+        let cpus = view.cpus.iter();
+        let certain_since_of_cpu: BTreeMap<_, _> = cpus.map(|cpu| (cpu.cpu, since(cpu))).collect();
+        let certain_since = certain_since_of_cpu.values().max().copied().unwrap_or(0);
         Self {
             view,
             verdict,
@@ -122,6 +131,7 @@ impl<'v> End<'v> {
             last_time: pass.last_time.unwrap_or(0),
             lost: Lost::of(view),
             certain_since,
+            certain_since_of_cpu,
             suspended_ns: suspended_ns(view),
             silences: match view.clock_in_ns() {
                 true => longest(pass.silences),
@@ -141,6 +151,21 @@ impl<'v> End<'v> {
     pub(super) fn is_of_supervisor(&self) -> bool {
         let run = self.view.run.as_ref();
         run.is_some_and(|run| run.instance.ends_with(SUPERVISOR))
+    }
+
+    /// What each CPU ran, and since when.
+    pub(super) fn on_cpu(&self) -> impl Iterator<Item = (u32, Task)> {
+        self.tasks.on_cpu().map(|(cpu, task)| {
+            let since = self.certain_since_of_cpu.get(&cpu);
+            let is_certain = since.is_some_and(|since| task.since >= *since);
+            (
+                cpu,
+                Task {
+                    is_certain,
+                    ..task.clone()
+                },
+            )
+        })
     }
 
     /// What the groups of last events are those of.
@@ -225,19 +250,16 @@ fn longest(mut silences: Vec<Silence>) -> Vec<Silence> {
     silences
 }
 
-/// From which time on no buffer lacks an event; the end of time if that is not known.
-fn certain_since(view: &View) -> u64 {
-    let of_cpu = |cpu: &ViewCpu| {
-        if cpu.counters.dropped + cpu.counters.commit_overrun > 0 {
-            return u64::MAX;
-        }
-        // A kernel's region has no counters: there may always have been older ones.
-        let has_older = cpu.counters.overrun > 0 || view.run.is_none();
-        let oldest = cpu.oldest.filter(|_| has_older);
-        let holes = cpu.holes.iter().map(|hole| hole.before.unwrap_or(u64::MAX));
-        holes.chain(oldest).max().unwrap_or(0)
-    };
-    view.cpus.iter().map(of_cpu).max().unwrap_or(0)
+/// From which time on a buffer lacks no event; the end of time if that is not known.
+fn certain_since(view: &View, cpu: &ViewCpu) -> u64 {
+    if cpu.counters.dropped + cpu.counters.commit_overrun > 0 {
+        return u64::MAX;
+    }
+    // A kernel's region has no counters: there may always have been older ones.
+    let has_older = cpu.counters.overrun > 0 || view.run.is_none();
+    let oldest = cpu.oldest.filter(|_| has_older);
+    let holes = cpu.holes.iter().map(|hole| hole.before.unwrap_or(u64::MAX));
+    holes.chain(oldest).max().unwrap_or(0)
 }
 
 /// How much more the clock that counts a suspended machine has gone on than the one that does not.

@@ -99,11 +99,8 @@ fn group(end: &End<'_>, number: i32, recent: &Recent) -> Value {
             "tid": number, "name": name, "events": recent.events, "last_ts": last, "last": events_of,
         });
     }
-    let ran = end
-        .tasks
-        .on_cpu()
-        .find(|(cpu, _)| cpu.cast_signed() == number);
-    let ran = ran.map(|(_, task)| of_task(end, task));
+    let ran = end.on_cpu().find(|(cpu, _)| cpu.cast_signed() == number);
+    let ran = ran.map(|(_, task)| of_task(end, &task));
     json!({"cpu": number, "ran": ran, "events": recent.events, "last_ts": last, "last": events_of})
 }
 

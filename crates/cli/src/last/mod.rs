@@ -136,6 +136,8 @@ impl Found {
     }
 
     fn end(&self, count: usize) -> End<'_> {
-        End::of(&self.view, self.target.verdict(&self.view), count)
+        let verdict = self.target.verdict(&self.view);
+        let has_end = self.target.has_end(&self.view);
+        End::of(&self.view, verdict, has_end, count)
     }
 }

@@ -300,11 +300,16 @@ impl Text<'_, '_> {
         let Some(format) = id.and_then(|id| catalog.event(id)) else {
             return Ok(());
         };
-        let fields: String = format
-            .values(begin.payload)
-            .filter(|(name, _)| !matches!(*name, "span_id" | "span_parent"))
-            .map(|(name, value)| format!(" {name}={}", to_json(value)))
-            .collect();
+        let mut fields = Vec::new();
+        self.formatter().text(&mut fields, begin.payload);
+        let fields = String::from_utf8_lossy(&fields);
+        // The tree shows what these two say.
+        let ids = format!(
+            "{}: span_id={} span_parent={}",
+            format.name, span.id, span.parent
+        );
+        let fields = fields.trim_end_matches('\n');
+        let fields = fields.strip_prefix(&ids).unwrap_or(fields);
         let indent = 4 + 2 * depth(&self.end.spans, span).min(8);
         let doubt = match span.is_certain {
             true => "",
@@ -316,7 +321,7 @@ impl Text<'_, '_> {
             "",
             format.system,
             format.name,
-            clean(&fields),
+            clean(fields),
             units::span(self.end.before_end(span.begin.time)),
         )?)
     }
@@ -327,8 +332,8 @@ impl Text<'_, '_> {
             return Ok(());
         }
         writeln!(out, "\nrunning")?;
-        for (cpu, task) in end.tasks.on_cpu() {
-            writeln!(out, "  CPU {cpu}  {}", self.task(task))?;
+        for (cpu, task) in end.on_cpu() {
+            writeln!(out, "  CPU {cpu}  {}", self.task(&task))?;
         }
         let certain = end.certain_since;
         let blocked = end.tasks.that(certain, |doing| doing == Doing::Slept('D'));
@@ -396,13 +401,17 @@ impl Text<'_, '_> {
     }
 
     fn event(&self, out: &mut impl Write, kept: &Kept) -> Result<()> {
-        let view = self.end.view;
-        let formatter = Formatter::new(&view.catalog, TextOptions::for_clock(view.clock()));
         let event = kept.event();
         let mut text = Vec::new();
-        formatter.record(&mut text, event.cpu, event.text_time_stamp, event.payload);
+        self.formatter()
+            .record(&mut text, event.cpu, event.text_time_stamp, event.payload);
         let text = String::from_utf8_lossy(&text);
         Ok(writeln!(out, "{}", clean(text.trim_end_matches('\n')))?)
+    }
+
+    fn formatter(&self) -> Formatter<'_> {
+        let view = self.end.view;
+        Formatter::new(&view.catalog, TextOptions::for_clock(view.clock()))
     }
 
     fn thread(&self, pid: i32) -> String {

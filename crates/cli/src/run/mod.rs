@@ -101,9 +101,8 @@ fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
 
 /// Starts the program, with the region.
 fn spawn(run: &RunArgs, given: &Given) -> io::Result<Child> {
-    let (variable, value) = given.environment();
     let mut command = Command::new(&run.program);
-    command.args(&run.arguments).env(variable, value);
+    command.args(&run.arguments).envs(given.environment());
     if !run.no_stderr {
         command.stderr(Stdio::piped());
     }

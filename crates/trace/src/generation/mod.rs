@@ -142,6 +142,16 @@ impl Generation {
         }
     }
 
+    /// The generation in this folder, as [`path`](Self::path) says it; `None` if that is no folder
+    /// of a generation.
+    #[must_use]
+    pub fn in_folder(path: &Path) -> Option<Self> {
+        let seq = parse_seq(path.file_name()?.to_str()?)?;
+        let instance = path.parent()?.file_name()?.to_str()?;
+        path.is_dir()
+            .then(|| Self::open(instance, seq, path.to_owned()))
+    }
+
     /// The instance that it is one of.
     #[must_use]
     pub fn instance(&self) -> &str {
