@@ -279,3 +279,46 @@ fn sql_over_a_real_recording_counts_what_show_prints() {
         "{text}"
     );
 }
+
+/// Of a recorder that was killed the newest events are still in the host's ring: what a CPU ran is
+/// certain once the next start has taken them from there.
+#[test]
+fn what_a_cpu_ran_is_certain_when_the_tail_has_been_taken() {
+    let Some(mut rig) = Rig::new("last") else {
+        return;
+    };
+    rig.record();
+    make_switches(Duration::from_millis(100));
+    let mut recorder = rig.recorder.take().unwrap();
+    recorder.kill().unwrap();
+    recorder.wait().unwrap();
+    assert!(
+        ran(&rig, "boot_mapped")
+            .iter()
+            .all(|(_, ran)| ran["certain"] != true)
+    );
+
+    rig.record();
+    rig.end_recording();
+    let ran = ran(&rig, "boot_mapped/2");
+    assert!(!ran.is_empty() && ran.iter().any(|(_, ran)| ran["certain"] == true));
+    let shown = rig.run(&["show", "boot_mapped/2", "--json", "--event", "sched_switch"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let switches: Vec<serde_json::Value> = shown
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for (cpu, ran) in ran {
+        let last = switches.iter().rfind(|switch| switch["cpu"] == cpu);
+        assert_eq!(last.unwrap()["fields"]["next_pid"], ran["pid"]);
+    }
+}
+
+/// What `last` says that each CPU ran.
+fn ran(rig: &Rig, name: &str) -> Vec<(u64, serde_json::Value)> {
+    let output = rig.run(&["last", name, "--json"]);
+    let last: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cpus = last["cpus"].as_array().unwrap().iter();
+    cpus.map(|cpu| (cpu["cpu"].as_u64().unwrap(), cpu["ran"].clone()))
+        .collect()
+}

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -211,4 +212,119 @@ fn a_kernels_region_shows_what_ran_and_the_last_events_as_show_does() {
         assert_eq!(of(&text), all[all.len() - 3..], "{text}");
     }
     assert!(text.contains("a kernel wrote it"), "{text}");
+}
+
+/// What tasks did at the end, by their `sched` events as `show` prints them: by CPU what it ran, by
+/// task the letter of its state, `R` while it waits for a CPU.
+#[derive(Debug, Default, PartialEq)]
+struct Replayed {
+    ran: BTreeMap<u64, i64>,
+    states: BTreeMap<i64, String>,
+}
+
+impl Replayed {
+    fn of(shown: &str) -> Self {
+        let mut replayed = Self::default();
+        for line in shown.lines() {
+            replayed.line(line);
+        }
+        replayed.states.remove(&0);
+        replayed
+    }
+
+    fn line(&mut self, line: &str) {
+        let word = |name: &str| {
+            let (_, rest) = line
+                .split_once(&format!(" {name}="))
+                .unwrap_or_else(|| panic!("{line}"));
+            rest.split(' ').next().unwrap()
+        };
+        let number = |name: &str| word(name).parse::<i64>().unwrap();
+        if line.contains(": sched_switch: ") {
+            let cpu = line.split_once('[').unwrap().1;
+            let cpu = cpu.split_once(']').unwrap().0.parse().unwrap();
+            let (prev, next) = (number("prev_pid"), number("next_pid"));
+            let state = word("prev_state").trim_end_matches('+');
+            self.states.insert(prev, state.to_owned());
+            self.states.remove(&next);
+            self.ran.insert(cpu, next);
+        } else if line.contains(": sched_wak") && line.contains(" target_cpu=") {
+            let pid = number("pid");
+            let is_on_cpu = self.ran.values().any(|ran| *ran == pid);
+            if !is_on_cpu {
+                self.states.insert(pid, "R".to_owned());
+            }
+        }
+    }
+
+    fn in_state(&self, wanted: &str) -> Vec<i64> {
+        let tasks = self.states.iter().filter(|(_, state)| *state == wanted);
+        tasks.map(|(pid, _)| *pid).collect()
+    }
+}
+
+/// `last --json` and `show` of a kernel's region.
+fn last_and_show(region: &Unpacked) -> (Value, String) {
+    let run = |command: &[&str]| {
+        let args = [region.region.as_str(), "--formats", &region.formats];
+        stdout(common::outlive(&[command, &args].concat()))
+    };
+    let last = serde_json::from_str(&run(&["last", "--json"])).unwrap();
+    (last, run(&["show"]))
+}
+
+fn pids(tasks: &Value) -> Vec<i64> {
+    let tasks = tasks.as_array().unwrap().iter();
+    let mut pids: Vec<i64> = tasks.map(|task| task["pid"].as_i64().unwrap()).collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// Regions of three kernels that stopped, and what `show` prints of the same events.
+#[test]
+fn tasks_do_at_the_end_what_their_last_scheduler_events_say() {
+    let mut seen = 0;
+    for region in [
+        Unpacked::golden(),
+        Unpacked::of_crash("6.12.107-2cpu-wrapped-Panic"),
+        Unpacked::of_crash("6.12.107-1cpu-wrapped-Reset"),
+    ] {
+        let (last, shown) = last_and_show(&region);
+        let replayed = Replayed::of(&shown);
+        for cpu in last["cpus"].as_array().unwrap() {
+            let ran = replayed.ran.get(&cpu["cpu"].as_u64().unwrap());
+            assert_eq!(cpu["ran"]["pid"].as_i64(), ran.copied(), "{cpu}");
+        }
+        let (waiting, blocked) = (pids(&last["waiting_for_cpu"]), pids(&last["blocked"]));
+        assert_eq!(waiting, replayed.in_state("R"));
+        assert_eq!(blocked, replayed.in_state("D"));
+        seen += waiting.len() + blocked.len();
+    }
+    assert!(seen > 0, "no region has a task that waits or is blocked");
+}
+
+/// What is missing behind the last event of a CPU may be a switch to another task.
+#[test]
+fn what_a_cpu_ran_is_not_certain_where_its_last_sub_buffer_is_damaged() {
+    /// Where CPU 0 of the golden region has its newest sub-buffer, and in it the commit word.
+    const NEWEST: usize = 57344 + 8;
+    let region = Unpacked::golden();
+    let is_certain = || {
+        let (last, _) = last_and_show(&region);
+        let cpus = last["cpus"].as_array().unwrap().iter();
+        let certain = cpus.map(|cpu| cpu["ran"]["certain"].as_bool().unwrap());
+        certain.collect::<Vec<_>>()
+    };
+    assert_eq!(is_certain(), [true, true]);
+    let mut bytes = std::fs::read(&region.region).unwrap();
+    bytes[NEWEST..NEWEST + 4].copy_from_slice(&[0xf0, 0xff, 0xff, 0]);
+    std::fs::write(&region.region, bytes).unwrap();
+    assert_eq!(is_certain(), [false, true]);
+    let text = stdout(common::outlive(&[
+        "last",
+        &region.region,
+        "--formats",
+        &region.formats,
+    ]));
+    assert!(text.contains("; a later event may be lost)"), "{text}");
 }
