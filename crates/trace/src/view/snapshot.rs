@@ -201,7 +201,7 @@ mod tests {
     fn copy_of_a_busy_ring_is_whole_and_without_gaps_wherever_it_is_overtaken() {
         let ring = Geometry::new(40 << 10, 1).unwrap();
         let layout = Layout::new(&ring, 4096, 16);
-        let per_subbuf = 170;
+        let (per_subbuf, len) = (10, 400);
         let lap = u64::from(ring.nr_subbufs()) * per_subbuf;
         for events in [
             1,
@@ -219,7 +219,7 @@ mod tests {
                 let mut numbers = 0u64..;
                 let mut write = |events: u64| {
                     for number in numbers.by_ref().take(events as usize) {
-                        let event = writer.reserve(16, 1000 + number).unwrap();
+                        let event = writer.reserve(len, 1000 + number).unwrap();
                         writer.write(&event, 0, &number.to_le_bytes());
                         writer.commit(event);
                     }
