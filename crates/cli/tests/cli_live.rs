@@ -1,12 +1,16 @@
 //! What looks at a region while a recorder writes it, and the demo. On the machine's own scheduler
 //! events: skipped, and said so, where they cannot be had.
 
+mod common;
+
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::{babeltrace_python, python, script};
+use outlive::{Backing, Recorder, event};
 use outlive_kernel::{Instances, StateId, Tracefs};
 use outlive_trace::StateDir;
 use rustix::process::{Pid, Signal, kill_process};
@@ -73,6 +77,30 @@ impl Rig {
     fn is_recording(&self) -> bool {
         let output = self.run(&["show", "boot_mapped", "--event", "sched_switch"]);
         String::from_utf8_lossy(&output.stdout).contains(": sched_switch: ")
+    }
+
+    fn kill_recorder(&mut self) {
+        let mut recorder = self.recorder.take().unwrap();
+        recorder.kill().unwrap();
+        recorder.wait().unwrap();
+    }
+
+    /// The name of the only generation, which must have a tail.
+    fn generation(&self) -> String {
+        let folder = self.state_path().join("generations/boot_mapped");
+        let generation = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+        assert!(generation.path().join("tail").exists());
+        format!("boot_mapped/{}", generation.file_name().to_str().unwrap())
+    }
+
+    /// Exports to the folder, and returns where. A busy machine may have lost events, which is no
+    /// failure here.
+    fn export(&self, out: &str, sources: &[&str]) -> String {
+        let path = self.folder.path().join(out);
+        let out = path.to_str().unwrap();
+        let output = self.run(&[&["export", "-o", out], sources].concat());
+        assert!(path.exists(), "{output:?}");
+        out.to_owned()
     }
 
     fn end_recording(&mut self) {
@@ -289,9 +317,7 @@ fn what_a_cpu_ran_is_certain_when_the_tail_has_been_taken() {
     };
     rig.record();
     make_switches(Duration::from_millis(100));
-    let mut recorder = rig.recorder.take().unwrap();
-    recorder.kill().unwrap();
-    recorder.wait().unwrap();
+    rig.kill_recorder();
     assert!(
         ran(&rig, "boot_mapped")
             .iter()
@@ -321,4 +347,52 @@ fn ran(rig: &Rig, name: &str) -> Vec<(u64, serde_json::Value)> {
     let cpus = last["cpus"].as_array().unwrap().iter();
     cpus.map(|cpu| (cpu["cpu"].as_u64().unwrap(), cpu["ran"].clone()))
         .collect()
+}
+
+/// A region whose recorder was killed, with what the kernel's ring recorded after that, and the region
+/// of a program that ran meanwhile: one export, which is what the JSON lines of the same are.
+#[test]
+fn foreign_readers_agree_on_a_tail_and_a_program_merged() {
+    let Some(mut rig) = Rig::new("foreign_readers_agree_on_a_tail_and_a_program_merged") else {
+        return;
+    };
+    rig.record();
+    let shop = Recorder::builder("shop").state(rig.state_path());
+    let shop = shop.backing(Backing::File).start().unwrap();
+    for n in 0..100u32 {
+        event!("shop:step", n = n, part = "before");
+        make_switches(Duration::from_millis(1));
+    }
+    rig.kill_recorder();
+    for n in 0..100u32 {
+        event!("shop:step", n = n, part = "after");
+        make_switches(Duration::from_millis(1));
+    }
+    drop(shop);
+    rig.record();
+    rig.end_recording();
+    let generation = rig.generation();
+    let sources = [generation.as_str(), "shop"];
+    let lines = rig.export("x.jsonl", &sources);
+    let text = std::fs::read_to_string(&lines).unwrap();
+    assert_eq!(text.matches("\"event\":\"step\"").count(), 200);
+    let count = text.lines().count();
+    if let Some(python) = python() {
+        let trace = rig.export("x.pftrace", &sources);
+        let args = [&[trace.as_str(), &lines], &sources[..]].concat();
+        let compared = script(&python, "export_perfetto.py", &args);
+        assert_eq!(compared["events"], count, "{compared}");
+        assert_eq!(compared["kinds"]["TYPE_INSTANT"], 200, "{compared}");
+        assert!(
+            compared["kinds"]["sched_switch"].as_u64() > Some(100),
+            "{compared}"
+        );
+    }
+    if let Some(python) = babeltrace_python() {
+        for name in ["x.ctf", "x.ctf2"] {
+            let trace = rig.export(name, &sources);
+            let compared = script(&python, "export_ctf.py", &[&trace, &lines]);
+            assert_eq!(compared["events"], count, "{name}: {compared}");
+        }
+    }
 }

@@ -13,7 +13,8 @@ from collections import defaultdict
 
 
 def read_babeltrace(folder):
-    """Yields (buffer, time in cycles, name, context, fields), or (buffer, discarded events)."""
+    """Yields (buffer, time in cycles, name, context, fields, time in ns since 1970 or the clock's zero), or
+    (buffer, discarded events)."""
     import bt2
 
     for message in bt2.TraceCollectionMessageIterator(folder):
@@ -23,7 +24,8 @@ def read_babeltrace(folder):
             buffer = int(buffer["lane"] if "lane" in buffer else buffer["cpu_id"])
             context = plain(event.common_context_field)
             fields = plain(event.payload_field)
-            yield buffer, message.default_clock_snapshot.value, event.name, context, fields
+            clock = message.default_clock_snapshot
+            yield buffer, clock.value, event.name, context, fields, clock.ns_from_origin
         elif type(message) is bt2._DiscardedEventsMessageConst:
             yield message.stream.id, message.count
 
@@ -56,6 +58,8 @@ class Ctf2:
         assert self.fragments[0]["type"] == "preamble" and self.fragments[0]["version"] == 2
         self.trace = self.only("trace-class")
         clock = self.only("clock-class")
+        offset = clock.get("offset-from-origin", {})
+        self.frequency, self.offset = clock["frequency"], (offset.get("seconds", 0), offset.get("cycles", 0))
         self.streams = {f["id"]: f for f in self.fragments if f["type"] == "data-stream-class"}
         assert all(s["default-clock-class-id"] == clock["id"] for s in self.streams.values())
         events = [f for f in self.fragments if f["type"] == "event-record-class"]
@@ -64,6 +68,10 @@ class Ctf2:
     def only(self, kind):
         (fragment,) = [f for f in self.fragments if f["type"] == kind]
         return fragment
+
+    def ns(self, cycles):
+        seconds, offset = self.offset
+        return seconds * 10**9 + (offset + cycles) * 10**9 // self.frequency
 
     def structure(self, field_class):
         """The members' values, and the values of the members with roles."""
@@ -123,7 +131,7 @@ class Ctf2:
             while self.at < start + context["packet-content-length"] // 8:
                 time, event = self.event(stream)
                 times.append(time)
-                yield header["data-stream-id"], time, *event
+                yield header["data-stream-id"], time, *event, self.ns(time)
             assert self.at == end
             assert times[0] == context["default-clock-timestamp"]
             assert times[-1] == context["packet-end-default-clock-timestamp"]
@@ -150,9 +158,18 @@ def same(got, expected, bits=64):
     return got == (int(expected, 16) if isinstance(expected, str) else int(expected))
 
 
+def time_of(expected):
+    """Of several regions their common time."""
+    return expected.get("time", expected["ts"])
+
+
+def name_of(expected):
+    return f"{expected['system']}:{expected['event']}" if "fields" in expected else f"unknown:{expected['id']}"
+
+
 def check(event, expected, cpu):
-    time, name, context, fields = event
-    assert time == expected["ts"], (time, expected)
+    time, name, context, fields, _ = event
+    assert time == time_of(expected), (time, expected)
     assert context["common_pid"] == expected["pid"], expected
     unknown = "<idle>" if expected["pid"] == 0 else "<...>"
     assert context["comm"] == (expected["comm"] or unknown), expected
@@ -160,10 +177,9 @@ def check(event, expected, cpu):
     if "flags" in expected:
         assert context["common_flags"] == expected["flags"], expected
         assert context["common_preempt_count"] == expected["preempt_count"], expected
+    assert name == name_of(expected), expected
     if "fields" not in expected:
-        assert name == f"unknown:{expected['id']}", expected
         return
-    assert name == f"{expected['system']}:{expected['event']}", expected
     for field, value in expected["fields"].items():
         got = fields.pop(field)
         if isinstance(got, list):
@@ -191,14 +207,17 @@ def main():
         by_cpu[line["cpu"]].append(line)
     assert {cpu: len(e) for cpu, e in events.items()} == {cpu: len(e) for cpu, e in by_cpu.items()}
     for cpu, lines in by_cpu.items():
-        for event, line in zip(sorted(events[cpu], key=lambda e: e[0]), sorted(lines, key=lambda l: l["ts"])):
+        ordered = sorted(lines, key=lambda line: (time_of(line), name_of(line)))
+        for event, line in zip(sorted(events[cpu], key=lambda event: event[:2]), ordered):
             check(event, line, cpu)
     is_program = any("flags" not in line for line in expected)
     # What is missing before the first event of a stream is no gap in it.
     lost = [(l["lost_before"] or 1) for lines in by_cpu.values() for l in lines[1:] if "lost_before" in l]
     assert is_program or discarded == sum(lost), (discarded, lost)
     times = [event[0] for some in events.values() for event in some]
-    print(json.dumps({"events": len(times), "discarded": discarded, "first": min(times), "last": max(times)}))
+    first_ns = min(event[4] for some in events.values() for event in some)
+    said = {"events": len(times), "discarded": discarded, "first": min(times), "last": max(times)}
+    print(json.dumps({**said, "first_ns": first_ns}))
 
 
 main()

@@ -6,21 +6,9 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Unpacked, outlive};
+use common::{Unpacked, babeltrace_python, outlive, script};
 use outlive::{Backing, Recorder, event, span};
 use serde_json::Value;
-
-/// The system's own Python, for which babeltrace2's library is packaged.
-const PYTHON: &str = "/usr/bin/python3";
-
-fn has_babeltrace() -> bool {
-    let import = Command::new(PYTHON).args(["-c", "import bt2"]).output();
-    let has = import.is_ok_and(|output| output.status.success());
-    if !has {
-        println!("skipped: no python3-bt2; `cargo xtask setup` installs it");
-    }
-    has
-}
 
 /// Exports as JSON lines and in both kinds of CTF, compares, and returns what was compared.
 fn compare(args: &[&str]) -> Value {
@@ -40,15 +28,9 @@ fn compare(args: &[&str]) -> Value {
 }
 
 fn read(trace: &Path, lines: &Path) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export_ctf.py");
-    let output = Command::new(PYTHON)
-        .arg(script)
-        .args([trace, lines])
-        .output();
-    let output = output.unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {stderr}", trace.display());
-    serde_json::from_slice(&output.stdout).unwrap()
+    let python = babeltrace_python().unwrap();
+    let [trace, lines] = [trace, lines].map(|path| path.to_str().unwrap());
+    script(&python, "export_ctf.py", &[trace, lines])
 }
 
 /// What the command `babeltrace2` says: each event's line, and a warning where some are missing.
@@ -68,7 +50,7 @@ fn compare_region(unpacked: &Unpacked) -> Value {
 
 #[test]
 fn kernels_events_agree() {
-    if !has_babeltrace() {
+    if babeltrace_python().is_none() {
         return;
     }
     for unpacked in [
@@ -88,7 +70,7 @@ fn kernels_events_agree() {
 
 #[test]
 fn records_without_a_format_are_kept() {
-    if !has_babeltrace() {
+    if babeltrace_python().is_none() {
         return;
     }
     let unpacked = Unpacked::of_kernel("6.12.107-2cpu-1M");
@@ -98,7 +80,7 @@ fn records_without_a_format_are_kept() {
 
 #[test]
 fn events_that_are_missing_are_discarded_events() {
-    if !has_babeltrace() {
+    if babeltrace_python().is_none() {
         return;
     }
     let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
@@ -112,7 +94,7 @@ fn events_that_are_missing_are_discarded_events() {
 
 #[test]
 fn a_programs_events_agree() {
-    if !has_babeltrace() {
+    if babeltrace_python().is_none() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

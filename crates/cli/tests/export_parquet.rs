@@ -12,17 +12,7 @@ use serde_json::Value;
 
 /// What the script with these arguments says; `None` if there is no Python for it.
 fn script(args: &[&str]) -> Option<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export_parquet.py");
-    // Spark computes local times in the machine's time zone.
-    let output = Command::new(python()?)
-        .env("TZ", "UTC")
-        .arg(script)
-        .args(args)
-        .output();
-    let output = output.unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {stderr}");
-    Some(serde_json::from_slice(&output.stdout).unwrap())
+    python().map(|python| common::script(&python, "export_parquet.py", args))
 }
 
 fn export(source: &[&str], out: &Path) -> Output {

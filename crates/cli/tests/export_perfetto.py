@@ -1,6 +1,7 @@
 """Compares a Perfetto trace, decoded with Perfetto's own classes, with the JSON lines of the same events.
 
-usage: export_perfetto.py TRACE JSON_LINES; prints what was compared as one JSON object.
+usage: export_perfetto.py TRACE JSON_LINES [SOURCE...]; prints what was compared as one JSON object. Of several
+regions the sources are named as they were given; one of them at most is a kernel's.
 """
 
 import json
@@ -17,6 +18,9 @@ LACKING = {
     ("signal_deliver", "errno"),
     ("signal_deliver", "sa_handler"),
 }
+BOOTTIME = 6
+# The clock of the first source; the next source has the next one.
+OWN_CLOCKS = 128
 NARROW = {FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_UINT32}
 
 
@@ -52,8 +56,8 @@ def same_generic(field, expected):
     return got == expected if isinstance(expected, str) else same_as_text(got, expected)
 
 
-def check_ftrace(event, expected):
-    assert event.timestamp == expected["ts"], (event.timestamp, expected)
+def check_ftrace(event, expected, convert):
+    assert event.timestamp == convert(expected), (event.timestamp, expected)
     assert event.pid == expected["pid"] % (1 << 32), expected
     assert event.common_flags == expected["flags"], expected
     kind = event.WhichOneof("event")
@@ -75,7 +79,7 @@ def check_ftrace(event, expected):
     return kind
 
 
-def compare_ftrace(trace, expected):
+def compare_ftrace(trace, expected, convert):
     by_cpu, lost, kinds = defaultdict(list), set(), defaultdict(int)
     for packet in trace.packet:
         if not packet.HasField("ftrace_events"):
@@ -89,28 +93,31 @@ def compare_ftrace(trace, expected):
         cpu = line["cpu"]
         index = seen[cpu]
         seen[cpu] += 1
-        kinds[check_ftrace(by_cpu[cpu][index], line)] += 1
+        kinds[check_ftrace(by_cpu[cpu][index], line, convert)] += 1
         assert ((cpu, index) in lost) == ("lost_before" in line), line
     assert {cpu: len(events) for cpu, events in by_cpu.items()} == dict(seen)
     return kinds, len(lost)
 
 
-def converter(trace):
-    """From the trace clock to BOOTTIME, by the clock snapshots."""
-    pairs = []
+def converter(trace, sources):
+    """From the time of a line's trace clock to BOOTTIME, by the clock snapshots of its source."""
+    pairs = defaultdict(list)
     for packet in trace.packet:
         clocks = {c.clock_id: c.timestamp for c in packet.clock_snapshot.clocks}
-        if clocks:
-            pairs.append((clocks[128], clocks[6]))
+        for clock, time in clocks.items():
+            if clock >= OWN_CLOCKS:
+                pairs[clock - OWN_CLOCKS].append((time, clocks[BOOTTIME]))
 
-    def convert(ts):
-        before = [pair for pair in pairs if pair[0] <= ts][-1:]
-        after = [pair for pair in pairs if pair[0] > ts][:1]
+    def convert(line):
+        ts, own = line["ts"], pairs[sources.index(line["source"]) if sources else 0]
+        before = [pair for pair in own if pair[0] <= ts][-1:]
+        after = [pair for pair in own if pair[0] > ts][:1]
         if before and after:
             (t0, b0), (t1, b1) = before[0], after[0]
             return b0 + (b1 - b0) * (ts - t0) // (t1 - t0)
-        trace_time, boottime = (before or after)[0]
-        return ts - trace_time + boottime
+        for trace_time, boottime in before or after:
+            return ts - trace_time + boottime
+        return ts
 
     return convert
 
@@ -120,11 +127,17 @@ def annotation_value(annotation):
     return hex(annotation.pointer_value) if kind == "pointer_value" else getattr(annotation, kind)
 
 
-def compare_tracks(trace, expected):
+class Sequence:
+    """What the packets of one source build on: names by their number, and whether events are missing."""
+
+    def __init__(self, is_lost=False):
+        self.names, self.notes, self.categories, self.is_lost = {}, {}, {}, is_lost
+
+
+def compare_tracks(trace, expected, convert):
     """Track events by the thread of their track, with names out of the interned data."""
-    convert = converter(trace)
-    threads, parents, names, notes, categories = {}, {}, {}, {}, {}
-    kinds, lost, is_lost, at = defaultdict(int), 0, False, 0
+    threads, parents, sequences = {}, {}, defaultdict(Sequence)
+    kinds, lost, at = defaultdict(int), 0, 0
     open_slices = defaultdict(list)
     for packet in trace.packet:
         if packet.HasField("track_descriptor"):
@@ -133,21 +146,22 @@ def compare_tracks(trace, expected):
             if track.HasField("thread"):
                 threads[track.uuid] = track.thread.tid
         if packet.previous_packet_dropped:
-            names, notes, categories, is_lost = {}, {}, {}, True
-        names.update({n.iid: n.name for n in packet.interned_data.event_names})
-        notes.update({n.iid: n.name for n in packet.interned_data.debug_annotation_names})
-        categories.update({n.iid: n.name for n in packet.interned_data.event_categories})
+            sequences[packet.trusted_packet_sequence_id] = Sequence(is_lost=True)
+        known = sequences[packet.trusted_packet_sequence_id]
+        known.names.update({n.iid: n.name for n in packet.interned_data.event_names})
+        known.notes.update({n.iid: n.name for n in packet.interned_data.debug_annotation_names})
+        known.categories.update({n.iid: n.name for n in packet.interned_data.event_categories})
         if not packet.HasField("track_event"):
             continue
         event, line = packet.track_event, expected[at]
         at += 1
-        assert packet.timestamp == convert(line["ts"]), (packet.timestamp, line)
+        assert packet.timestamp == convert(line), (packet.timestamp, line)
         track = event.track_uuid
         thread = track if track in threads else parents[track]
         assert threads[thread] == line["pid"], line
-        assert is_lost == ("lost_before" in line), line
-        lost, is_lost = lost + is_lost, False
-        got = {notes[a.name_iid]: annotation_value(a) for a in event.debug_annotations}
+        assert known.is_lost == ("lost_before" in line), line
+        lost, known.is_lost = lost + known.is_lost, False
+        got = {known.notes[a.name_iid]: annotation_value(a) for a in event.debug_annotations}
         for name, value in line["fields"].items():
             same = got[name] == value if isinstance(value, (str, int, float)) else same_as_text(got[name], value)
             assert same, (got, line)
@@ -156,12 +170,16 @@ def compare_tracks(trace, expected):
         if event.type == event.TYPE_SLICE_END:
             assert open_slices[track].pop() == line["fields"]["span_id"], line
             continue
-        assert names[event.name_iid] == line["event"], line
-        assert [categories[c] for c in event.category_iids] == [line["system"]], line
+        assert known.names[event.name_iid] == line["event"], line
+        assert [known.categories[c] for c in event.category_iids] == [line["system"]], line
         if event.type == event.TYPE_SLICE_BEGIN:
             open_slices[track].append(line["fields"]["span_id"])
     assert at == len(expected), (at, len(expected))
     return kinds, lost
+
+
+def split(lines, belongs):
+    return [line for line in lines if belongs(line)], [line for line in lines if not belongs(line)]
 
 
 def main():
@@ -170,18 +188,23 @@ def main():
         trace.ParseFromString(file.read())
     with open(sys.argv[2], encoding="utf-8") as file:
         expected = [json.loads(line) for line in file]
-    is_program = any(p.HasField("track_event") for p in trace.packet)
-    kinds, lost = (compare_tracks if is_program else compare_ftrace)(trace, expected)
-    names = {}
-    stats = {}
+    convert = converter(trace, sys.argv[3:])
+    # A kernel's records have flags.
+    of_kernel, of_program = split(expected, lambda line: "flags" in line)
+    kinds, lost = compare_ftrace(trace, of_kernel, convert)
+    program_kinds, program_lost = compare_tracks(trace, of_program, convert)
+    names, threads, stats = {}, {}, {}
     for packet in trace.packet:
         names.update({p.pid: p.cmdline[0] for p in packet.process_tree.processes})
         names.update({t.tid: t.name for t in packet.process_tree.threads})
         if packet.track_descriptor.HasField("thread"):
-            names[packet.track_descriptor.thread.tid] = packet.track_descriptor.thread.thread_name
+            threads[packet.track_descriptor.thread.tid] = packet.track_descriptor.thread.thread_name
         if packet.ftrace_stats.phase == pb.FtraceStats.END_OF_TRACE:
             stats = {str(s.cpu): s.overrun for s in packet.ftrace_stats.cpu_stats}
-    assert all(line["comm"] in (None, names.get(line["pid"])) for line in expected if line["pid"] > 0)
+    for lines, known in ((of_kernel, names), (of_program, threads)):
+        assert all(line["comm"] in (None, known.get(line["pid"])) for line in lines if line["pid"] > 0)
+    kinds.update(program_kinds)
+    lost += program_lost
     print(json.dumps({"events": len(expected), "kinds": kinds, "lost": lost, "overrun": stats}))
 
 

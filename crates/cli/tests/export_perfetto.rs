@@ -3,38 +3,37 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use common::{Unpacked, outlive, python};
+use common::{Unpacked, babeltrace_python, outlive, python, script};
 use outlive::{Backing, Recorder, event, span};
+use outlive_ring::extension::Layout;
+use outlive_ring::{HeapMemory, RunRecord};
 use serde_json::Value;
 
 /// Exports in both formats, compares, and returns what was compared.
 fn compare(python: &Path, args: &[&str]) -> Value {
+    compare_merged(python, args, &[])
+}
+
+/// As [`compare`], of several regions.
+fn compare_merged(python: &Path, args: &[&str], sources: &[&str]) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let [trace, lines] = ["out.pftrace", "out.jsonl"].map(|name| folder.path().join(name));
     for out in [&trace, &lines] {
-        let output = outlive(&[&["export", "-o", out.to_str().unwrap()], args].concat());
+        let output = outlive(&[&["export", "-o", out.to_str().unwrap()], args, sources].concat());
         assert!(out.exists(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    let compared = decode(python, &trace, &lines);
+    let [trace, read] = [&trace, &lines].map(|path| path.to_str().unwrap());
+    let compared = script(
+        python,
+        "export_perfetto.py",
+        &[&[trace, read], sources].concat(),
+    );
     let count = std::fs::read_to_string(&lines).unwrap().lines().count();
     assert_eq!(compared["events"], count);
     compared
-}
-
-fn decode(python: &Path, trace: &Path, lines: &Path) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export_perfetto.py");
-    let output = Command::new(python)
-        .arg(script)
-        .args([trace, lines])
-        .output();
-    let output = output.unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn compare_region(python: &Path, unpacked: &Unpacked, more: &[&str]) -> Value {
@@ -187,4 +186,88 @@ fn a_wrapped_ring_of_a_program_decodes() {
     let compared = compare(&python, &["--state", state, "wrapped"]);
     let kept = compared["kinds"]["TYPE_INSTANT"].as_u64().unwrap();
     assert!((1000..200_000).contains(&kept), "{compared}");
+}
+
+/// Makes a region one of another boot.
+fn set_boot(region: &Path) {
+    let memory = HeapMemory::from_bytes(&std::fs::read(region).unwrap());
+    let layout = Layout::load(&memory).unwrap();
+    let mut run = RunRecord::load(&layout, &memory).unwrap();
+    run.boot_id = [7; 16];
+    run.sequence += 1;
+    run.store(&layout, &memory);
+    std::fs::write(region, memory.to_vec()).unwrap();
+}
+
+/// The only generation of `shop`, and its name.
+fn generation(state: &Path) -> (PathBuf, String) {
+    let folder = state.join("apps/shop/generations/shop");
+    let entry = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+    let name = format!("shop/{}", entry.file_name().to_str().unwrap());
+    (entry.path().join("region"), name)
+}
+
+/// Two boots have no clock in common but that on the wall: it puts their events in order in the text,
+/// which says so, and is what Perfetto and CTF have as their time.
+#[test]
+fn regions_of_different_boots_are_put_on_the_wall_clock_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    for depth in [2, 3] {
+        let recorder = record("shop", folder.path());
+        work(depth);
+        drop(recorder);
+    }
+    let (region, before) = generation(folder.path());
+    set_boot(&region);
+    let sources = [before.as_str(), "shop"];
+    let shown = outlive(&[&["show", "--state", state, "--json"], &sources[..]].concat());
+    let stderr = String::from_utf8_lossy(&shown.stderr);
+    assert!(
+        stderr.contains("of different boots: times are those of the wall clock"),
+        "{stderr}"
+    );
+    let text = String::from_utf8(shown.stdout).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(lines.is_sorted_by_key(|line| line["time"].as_u64()));
+    for (source, count) in sources.iter().zip([9, 12]) {
+        let asked = [
+            "sql",
+            "SELECT wall FROM events",
+            "--csv",
+            "--state",
+            state,
+            source,
+        ];
+        let walls = String::from_utf8(outlive(&asked).stdout).unwrap();
+        let walls: Vec<u64> = walls
+            .lines()
+            .skip(1)
+            .map(|line| line.parse().unwrap())
+            .collect();
+        let of_source = lines.iter().filter(|line| line["source"] == *source);
+        let times: Vec<u64> = of_source
+            .map(|line| line["time"].as_u64().unwrap())
+            .collect();
+        assert_eq!((times.len(), &times), (count, &walls), "{source}");
+    }
+    if let Some(python) = python() {
+        let compared = compare_merged(&python, &["--state", state], &sources);
+        assert_eq!(compared["events"], 21, "{compared}");
+    }
+    if let Some(python) = babeltrace_python() {
+        let [trace, read] = ["out.ctf", "out.jsonl"].map(|name| folder.path().join(name));
+        for out in [&trace, &read] {
+            let out = out.to_str().unwrap();
+            let exported =
+                outlive(&[&["export", "-o", out, "--state", state], &sources[..]].concat());
+            assert!(exported.status.success(), "{exported:?}");
+        }
+        let compared = [&trace, &read].map(|path| path.to_str().unwrap());
+        let compared = script(&python, "export_ctf.py", &compared);
+        assert_eq!(compared["first_ns"], lines[0]["time"], "{compared}");
+    }
 }

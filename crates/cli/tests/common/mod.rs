@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use flate2::read::GzDecoder;
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) fn fixtures() -> PathBuf {
@@ -86,4 +87,32 @@ pub(crate) fn python() -> Option<PathBuf> {
         return None;
     }
     Some(python)
+}
+
+/// The system's own Python, for which babeltrace2's library is packaged; `None` without that.
+pub(crate) fn babeltrace_python() -> Option<PathBuf> {
+    let python = Path::new("/usr/bin/python3");
+    let import = Command::new(python).args(["-c", "import bt2"]).output();
+    let has = import.is_ok_and(|output| output.status.success());
+    if !has {
+        println!("skipped: no python3-bt2; `cargo xtask setup` installs it");
+    }
+    has.then(|| python.to_owned())
+}
+
+/// The JSON that one of the scripts of this folder prints.
+pub(crate) fn script(python: &Path, name: &str, args: &[&str]) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(name);
+    // Spark computes local times in the machine's time zone.
+    let output = Command::new(python)
+        .env("TZ", "UTC")
+        .arg(script)
+        .args(args)
+        .output();
+    let output = output.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {args:?}: {stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
