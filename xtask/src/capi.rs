@@ -1,6 +1,7 @@
 //! The C library: its header, and its installation.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,37 +56,73 @@ fn folder() -> PathBuf {
     root().join("crates/capi")
 }
 
-/// Builds the libraries and installs them with the header and the pkg-config file.
+/// Installs the libraries with the header and the pkg-config file; builds them first, unless they are
+/// built already.
 pub(crate) fn capi(args: &[String]) -> Result<()> {
-    let [prefix] = args else {
-        bail!("cargo xtask capi PREFIX, as in cargo xtask capi /usr/local");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (prefix, built) = match args[..] {
+        [prefix] => (prefix, build()?),
+        [prefix, "--built", folder] => (prefix, folder.into()),
+        _ => bail!("cargo xtask capi PREFIX [--built FOLDER], as in cargo xtask capi /usr/local"),
     };
     let prefix = std::path::absolute(prefix)?;
+    let (lib, include) = (prefix.join("lib"), prefix.join("include"));
+    for folder in [&include, &lib.join("pkgconfig")] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    install(&built.join("liboutlive_capi.a"), &lib.join("liboutlive.a"))?;
+    install_shared(&built.join("liboutlive_capi.so"), &lib)?;
+    let header = folder().join("include/outlive.h");
+    install(&header, &include.join("outlive.h"))?;
+    let pc = lib.join("pkgconfig/outlive.pc");
+    println!("{}", pc.display());
+    fs::write(&pc, pkg_config(&prefix)?).with_context(|| format!("cannot write {}", pc.display()))
+}
+
+/// Where the libraries are, built as users want them.
+fn build() -> Result<PathBuf> {
     run(&mut cargo(&[
         "build",
         "--release",
         "--package",
         "outlive-capi",
     ]))?;
-    let built = crate::run::target().join("release");
-    let (lib, include) = (prefix.join("lib"), prefix.join("include"));
-    for folder in [&include, &lib.join("pkgconfig")] {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    for library in ["liboutlive_capi.so", "liboutlive_capi.a"] {
-        install(&built.join(library), &lib.join(library))?;
-    }
-    let header = folder().join("include/outlive.h");
-    install(&header, &include.join("outlive.h"))?;
-    let pc = lib.join("pkgconfig/outlive.pc");
-    fs::write(&pc, pkg_config(&prefix)?).with_context(|| format!("cannot write {}", pc.display()))
+    Ok(crate::run::target().join("release"))
 }
 
+/// The library under its version, and the names by which the loader (the soname, which
+/// `crates/capi/build.rs` sets) and the linker find it.
+fn install_shared(from: &Path, lib: &Path) -> Result<()> {
+    let file = concat!("liboutlive.so.", env!("CARGO_PKG_VERSION"));
+    let soname = concat!("liboutlive.so.", env!("CARGO_PKG_VERSION_MAJOR"));
+    install(from, &lib.join(file))?;
+    link(file, &lib.join(soname))?;
+    link(soname, &lib.join("liboutlive.so"))
+}
+
+/// What was there is replaced, not written over: programs that run have it mapped.
 fn install(from: &Path, to: &Path) -> Result<()> {
+    remove(to)?;
     println!("{}", to.display());
     fs::copy(from, to)
         .map(drop)
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+fn link(target: &str, name: &Path) -> Result<()> {
+    remove(name)?;
+    println!("{} -> {target}", name.display());
+    std::os::unix::fs::symlink(target, name)
+        .with_context(|| format!("cannot make {}", name.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot replace {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn pkg_config(prefix: &Path) -> Result<String> {

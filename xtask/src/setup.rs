@@ -23,6 +23,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("python3", "python3-venv"),
     ("sqlite3", "sqlite3"),
     ("gcc", "gcc"),
+    ("pkg-config", "pkg-config"),
+    ("readelf", "binutils"),
     ("lttng", "lttng-tools"),
     ("lttng-gen-tp", "liblttng-ust-dev"),
     ("java", "default-jre-headless"),

@@ -2,6 +2,11 @@
  *
  *     cargo xtask capi /usr/local
  *     cc shop.c $(pkg-config --cflags --libs outlive) -o shop
+ *
+ * With the static library, which wants no file but the program's own, -l:liboutlive.a in place of -loutlive:
+ *
+ *     cc shop.c $(pkg-config --cflags --libs --static outlive | sed s/-loutlive/-l:liboutlive.a/) -o shop
+ *
  *     ./shop STATE 1000 die; outlive --state STATE show shop
  */
 #include <outlive.h>

@@ -1,7 +1,7 @@
 """A program in Python that records orders inside of a span, and then dies if it is told to.
 
     cargo xtask capi /usr/local
-    python3 shop.py /usr/local/lib/liboutlive_capi.so STATE 1000 die; outlive --state STATE show shop
+    python3 shop.py /usr/local/lib/liboutlive.so STATE 1000 die; outlive --state STATE show shop
 """
 
 import ctypes

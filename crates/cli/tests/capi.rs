@@ -8,12 +8,6 @@ fn capi() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../capi")
 }
 
-/// Where Cargo has put the libraries, of which the shared one is beside this test.
-fn libraries() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().to_owned()
-}
-
 fn run(command: &mut Command) -> Output {
     let output = command
         .output()
@@ -28,13 +22,36 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-fn compile(compiler: &str, arguments: &[&str], to: &Path) {
-    let source = capi().join("examples/shop.c");
-    let mut command = Command::new(compiler);
-    command.args(["-Wall", "-Wextra", "-Werror", "-I"]);
-    command.arg(capi().join("include")).arg("-o").arg(to);
-    command.arg(source).args(arguments);
-    run(&mut command);
+/// Where Cargo has put the libraries, of which the shared one is beside this test.
+fn libraries() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().to_owned()
+}
+
+/// The library as `cargo xtask capi` installs it.
+struct Installed(tempfile::TempDir);
+
+impl Installed {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut xtask = Command::new(env!("CARGO"));
+        xtask.args(["run", "--quiet", "--package", "xtask", "--", "capi"]);
+        run(xtask.arg(folder.path()).arg("--built").arg(libraries()));
+        Self(folder)
+    }
+
+    fn lib(&self) -> PathBuf {
+        self.0.path().join("lib")
+    }
+
+    /// Compiles the example as its first comment says.
+    fn compile(&self, flags: &str, to: &Path) {
+        let script = format!("cc -Wall -Wextra -Werror \"$1\" $({flags}) -o \"$2\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", &script, "sh"]);
+        shell.arg(capi().join("examples/shop.c")).arg(to);
+        run(shell.env("PKG_CONFIG_PATH", self.lib().join("pkgconfig")));
+    }
 }
 
 fn outlive(state: &Path, args: &[&str]) -> String {
@@ -86,33 +103,40 @@ fn is_read_back(program: impl Fn() -> Command, last_fields: &str) {
 
 const LAST_IN_C: &str = "order: id=1000 customer=Ada price=250.0 paid=false change=-3";
 
-#[test]
-fn a_c_program_with_the_shared_library_is_read_back_after_its_kill() {
-    let folder = tempfile::tempdir().unwrap();
-    let (program, libraries) = (folder.path().join("shop"), libraries());
-    let path = libraries.to_str().unwrap();
-    let rpath = format!("-Wl,-rpath,{path}");
-    compile("gcc", &["-L", path, "-loutlive_capi", &rpath], &program);
-    is_read_back(|| Command::new(&program), LAST_IN_C);
+/// What the loader wants of a program's libraries.
+fn needed(program: &Path) -> String {
+    stdout(&run(Command::new("readelf").arg("-d").arg(program)))
 }
 
+/// One test for all, so that the library is installed once.
 #[test]
-fn a_c_program_with_the_static_library_is_read_back_after_its_kill() {
+fn programs_with_the_installed_library_are_read_back_after_their_kill() {
+    let installed = Installed::new();
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("shop");
-    let library = libraries().join("liboutlive_capi.a");
-    let arguments = [library.to_str().unwrap(), "-lgcc_s", "-lpthread", "-ldl"];
-    compile("gcc", &arguments, &program);
-    is_read_back(|| Command::new(&program), LAST_IN_C);
-}
 
-#[test]
-fn a_python_program_is_read_back_after_its_kill() {
-    let library = libraries().join("liboutlive_capi.so");
+    let shared = folder.path().join("shared");
+    installed.compile("pkg-config --cflags --libs outlive", &shared);
+    assert!(needed(&shared).contains("[liboutlive.so.0]"));
     let program = || {
-        let mut command = Command::new("python3");
-        command.arg(capi().join("examples/shop.py")).arg(&library);
+        let mut command = Command::new(&shared);
+        command.env("LD_LIBRARY_PATH", installed.lib());
         command
     };
-    is_read_back(program, "order: id=1000 customer=Ada price=250.0");
+    is_read_back(program, LAST_IN_C);
+
+    let alone = folder.path().join("static");
+    installed.compile(
+        "pkg-config --cflags --libs --static outlive | sed s/-loutlive/-l:liboutlive.a/",
+        &alone,
+    );
+    assert!(!needed(&alone).contains("liboutlive"));
+    is_read_back(|| Command::new(&alone), LAST_IN_C);
+
+    let python = || {
+        let mut command = Command::new("python3");
+        command.arg(capi().join("examples/shop.py"));
+        command.arg(installed.lib().join("liboutlive.so"));
+        command
+    };
+    is_read_back(python, "order: id=1000 customer=Ada price=250.0");
 }

@@ -329,6 +329,37 @@ fn a_program_sees_what_its_previous_run_left_under_a_supervisor() {
     assert!(fourth.contains("clean exit, 1 events"), "{fourth}");
 }
 
+/// A container as far as the program can tell: a root that is read-only, and neither the state folder
+/// nor the tmpfs with the region in sight.
+#[test]
+fn a_program_in_a_read_only_container_records_into_what_it_inherits() {
+    const CONTAINER: &str = "
+        mount --make-rprivate / && mount -o remount,bind,ro / &&
+        mount -t tmpfs -o ro none \"$1\" && mount -t tmpfs -o ro none /dev/shm || exit 99
+        touch /etc/outlive-test || echo 'root: read-only'
+        ls -A \"$1\" /dev/shm | grep outlive || echo 'state: out of sight'
+        shift; exec \"$@\"";
+    let state = State::new();
+    let mut command = state.command(&["run", "--name", "web", "--"]);
+    command.args(["unshare", "--mount", "sh", "-c", CONTAINER, "sh"]);
+    command.arg(state.path()).args(role_args());
+    let output = command.env(ROLE, "killed").output().unwrap();
+    if matches!(output.status.code(), Some(1 | 99 | 127)) {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return println!("container: skipped: no mounts of its own: {why}");
+    }
+    assert_eq!(output.status.code(), Some(128 + 9), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("root: read-only\n"), "{said}");
+    assert!(said.contains("state: out of sight\n"), "{said}");
+    assert_eq!(state.texts("web")[0], "opened: door=1");
+    let last = state.last("web");
+    assert_eq!(last["verdict"], "crash");
+    assert_eq!(last["open_spans"][0]["begin"]["event"], "request");
+    let end = &last["supervisor"]["program_end"]["fields"];
+    assert_eq!(end["signal_name"], "SIGKILL");
+}
+
 /// The parent knows of the end after the program has recorded its last event.
 #[test]
 fn a_program_and_its_supervisor_are_shown_in_one_text() {
