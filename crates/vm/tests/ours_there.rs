@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use outlive_ring::extension::Layout;
-use outlive_ring::layout::SUBBUF_SIZE;
+use outlive_ring::layout::{SUBBUF_DATA, SUBBUF_SIZE};
 use outlive_ring::subbuf::{self, Events};
 use outlive_ring::{CpuWriter, Geometry, HeapMemory, MemoryMut, Recovery, Region};
 use outlive_vm::{Boot, End, Kernel, Machine, Outcome};
@@ -95,6 +95,77 @@ fn write(writer: &mut CpuWriter<'_, impl MemoryMut>, id: u16, count: i32) {
     }
 }
 
+/// Records as a kernel writes them where it cannot know a delta: absolute time stamps.
+mod records {
+    /// Bits of a delta; what is above lies in the word behind the header.
+    const DELTA_BITS: u32 = 27;
+
+    fn words(type_len: u32, delta: u64, array: u32) -> Vec<u8> {
+        assert!(delta >> DELTA_BITS == 0, "{delta} is no delta");
+        let header = type_len | (delta as u32) << 5;
+        [header.to_le_bytes(), array.to_le_bytes()].concat()
+    }
+
+    pub(super) fn absolute(time_stamp: u64) -> Vec<u8> {
+        let low = time_stamp & ((1 << DELTA_BITS) - 1);
+        words(31, low, (time_stamp >> DELTA_BITS) as u32)
+    }
+
+    /// An event whose length is in a word of its own.
+    pub(super) fn event(delta: u64, payload: &[u8]) -> Vec<u8> {
+        let len = payload.len().next_multiple_of(4);
+        let mut record = words(0, delta, 4 + len as u32);
+        record.extend_from_slice(payload);
+        record.resize(8 + len, 0);
+        record
+    }
+
+    /// A discarded event, or what fills the end of a sub-buffer if `delta` is 1.
+    pub(super) fn padding(delta: u64, size: usize) -> Vec<u8> {
+        let mut record = words(29, delta, size as u32 - 4);
+        record.resize(size, 0);
+        record
+    }
+}
+
+/// Takes over `count` events, every third of which has an absolute time stamp; some of those come behind a discarded
+/// event, whose delta the kernel's text forgets and an absolute time stamp does not.
+fn write_absolute(writer: &mut CpuWriter<'_, impl MemoryMut>, id: u16, count: i32) {
+    let mut now = BEGIN_NS + u64::from(writer.cpu()) * 333;
+    let mut room = 0;
+    for number in 0..count {
+        let step = if number % 30 == 0 { 200_000_000 } else { 1000 };
+        let payload = match number % 2 {
+            0 => print(number, &"x".repeat(number as usize % 190)),
+            _ => waking(id, number),
+        };
+        let mut records = match number % 12 {
+            2 | 9 => records::padding(700, 40),
+            _ => Vec::new(),
+        };
+        let discarded = if records.is_empty() { 0 } else { 700 };
+        now += discarded + step;
+        match number % 3 {
+            0 => {
+                records.extend(records::absolute(now));
+                records.extend(records::event(0, &payload));
+            }
+            _ => records.extend(records::event(step, &payload)),
+        }
+        if records.len() + 8 > room {
+            if room > 0 {
+                let filler = records::padding(1, room);
+                writer.append(&filler, |_| ()).unwrap();
+            }
+            // Of the first event in a sub-buffer the delta counts from the sub-buffer's own time.
+            writer.begin(now - discarded - step).unwrap();
+            room = SUBBUF_DATA;
+        }
+        writer.append(&records, |_| ()).unwrap();
+        room -= records.len();
+    }
+}
+
 /// A region and what is in it.
 struct Ours {
     ring: Vec<u8>,
@@ -105,6 +176,14 @@ struct Ours {
 
 impl Ours {
     fn new(cpus: u32, id: u16, count: i32, has_extension: bool) -> Self {
+        Self::written_by(cpus, has_extension, |writer| write(writer, id, count))
+    }
+
+    fn written_by(
+        cpus: u32,
+        has_extension: bool,
+        write: impl Fn(&mut CpuWriter<'_, &HeapMemory>),
+    ) -> Self {
         let geometry = Geometry::new(SIZE as u64, cpus).unwrap();
         let layout = has_extension.then(|| Layout::new(&geometry, 16 << 10, 64));
         let area = layout.map_or(SIZE, |layout| layout.area_size() as usize);
@@ -112,7 +191,7 @@ impl Ours {
         let region = Region::format(&memory, geometry, layout).unwrap();
         region.store_scratch(0, 0);
         for cpu in 0..cpus {
-            write(&mut region.writer(cpu).unwrap(), id, count);
+            write(&mut region.writer(cpu).unwrap());
         }
         Self::read(memory.to_vec(), SIZE)
     }
@@ -268,7 +347,8 @@ drain pipe trace_pipe
 echo now-extract > /dev/console; cd /tmp; trace-cmd extract -B file -o /out/extracted.dat > /out/trace-cmd.log 2>&1
 ";
 
-/// Of two regions, one of which has wrapped and one of which has an extension, everything is shown.
+/// Of three regions, one of which has wrapped and has an extension, and one of which has absolute time stamps,
+/// everything is shown.
 fn a_kernel_shows_what_we_wrote(version: &str, cpus: u32) {
     let Some(mut machine) = machine(version, cpus) else {
         return;
@@ -276,8 +356,10 @@ fn a_kernel_shows_what_we_wrote(version: &str, cpus: u32) {
     let id = waking_id(&mut machine);
     let plain = Ours::new(cpus, id, 400, false);
     let wrapped = Ours::new(cpus, id, 9000, true);
-    let regions: [(&str, &[u8]); 4] = [
+    let absolute = Ours::written_by(cpus, false, |writer| write_absolute(writer, id, 400));
+    let regions: [(&str, &[u8]); 5] = [
         ("raw_plain", &plain.ring),
+        ("raw_absolute", &absolute.ring),
         ("raw_wrapped", &wrapped.ring),
         ("pipe", &wrapped.ring),
         ("file", &wrapped.ring),
@@ -286,9 +368,9 @@ fn a_kernel_shows_what_we_wrote(version: &str, cpus: u32) {
     let left = boot(&mut machine, &cmdline, SCRIPT);
 
     let dmesg = left.text("dmesg").unwrap();
-    assert_eq!(dmesg.matches("mapped boot instance").count(), 4, "{dmesg}");
+    assert_eq!(dmesg.matches("mapped boot instance").count(), 5, "{dmesg}");
     let previous = dmesg.matches("is from previous boot!").count();
-    assert_eq!(previous, 4 * cpus as usize, "{dmesg}");
+    assert_eq!(previous, 5 * cpus as usize, "{dmesg}");
     for bad in ["discarded", "invalid", "mismatch", "not found", "rewound"] {
         let said = dmesg
             .lines()
@@ -296,6 +378,7 @@ fn a_kernel_shows_what_we_wrote(version: &str, cpus: u32) {
         assert_eq!(said, None);
     }
     assert_shown(&left, "raw_plain", &plain);
+    assert_shown(&left, "raw_absolute", &absolute);
     assert_shown(&left, "raw_wrapped", &wrapped);
     let pipe = left.text("pipe/trace_pipe").unwrap();
     for (cpu, events) in wrapped.cpus.iter().enumerate() {
