@@ -213,6 +213,9 @@ fn tell_harvested(harvested: &Harvested) {
         harvested.events,
         harvested.source,
     );
+    if let Some(why) = &harvested.not_copied {
+        say!("{name}: consumed from the kernel, since its memory cannot be copied: {why}");
+    }
     if !harvested.is_recording_known {
         say!(
             "{name}: nobody noted which kernel recorded it: it is decoded with this kernel's formats"

@@ -125,7 +125,7 @@ impl RegionPlace {
     /// [`Error::WrongKind`] for a folder, an empty file or a node that is no device-DAX;
     /// [`Error::IoMemory`] and [`Error::DevMem`] for memory that is not set aside; else
     /// [`Error::Io`].
-    pub(crate) fn map(&self) -> Result<Mapping, Error> {
+    pub fn map(&self) -> Result<Mapping, Error> {
         match self {
             Self::File(path) => map_file(path),
             Self::Device { path, len_bytes } => {

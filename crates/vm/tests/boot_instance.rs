@@ -325,28 +325,41 @@ fn instance_of_6_12_is_kept_over_kills_and_a_panic_in_the_midst_of_the_harvest()
     );
 }
 
-/// By address, where the kernel lets nobody map it, and with the kernel elsewhere at each boot. The
-/// kernel's own word is that of the boot that recorded.
+/// By address, where the kernel lets nobody map it but `/dev/mem` has it.
 const BY_ADDRESS: &str = "memmap=2M$0x10000000 trace_instance=boot_mapped^traceoff@0x10000000:2M";
 const BY_ADDRESS_LINE: &str = "trace_instance=boot_mapped@0x10000000:2M,sched \
                                trace_instance=backup=boot_mapped";
 
+/// With the kernel elsewhere at each boot: the kernel's own word is that of the boot that recorded. Nothing is
+/// consumed until the generation is durable.
 #[test]
-fn instance_by_address_is_kept_although_the_kernel_moved() {
-    let Some(mut rig) = Rig::new("6.18.15", BY_ADDRESS, BY_ADDRESS_LINE) else {
+fn instance_by_address_is_copied_without_consuming_although_the_kernel_moved() {
+    let Some(mut rig) = Rig::new("6.12.107", BY_ADDRESS, BY_ADDRESS_LINE) else {
         return;
     };
     rig.has_kaslr = true;
     let first = rig.boot("start 1; work 1; hush; kernel_says boot_mapped; crash");
     panicked(&first);
-    let second = rig.boot("start 1; look; grep ' _stext$' /proc/kallsyms > /out/stext; stop 1");
+    let steps = "tail-written harvest-mapped";
+    let second = rig.boot(&format!(
+        "counted() {{ grep -h '^entries' $I/boot_mapped/per_cpu/cpu*/stats; }}
+         counted > /out/counted
+         for step in {steps}; do die $step; counted > /out/counted.after; done
+         start 1; look; stop 1"
+    ));
+    assert_killed_at(&second, steps);
+    assert_eq!(
+        second.text("counted.after").unwrap(),
+        second.text("counted").unwrap()
+    );
     take_kernels_word(&first, &second);
     assert_is_what_the_kernel_said(&second);
     assert!(second.text("show").unwrap().contains("worked in boot 1"));
     assert_eq!(generations(&second).len(), 1);
 }
 
-/// Its events have other numbers there: the recording's own formats tell what they are.
+/// Its events have other numbers there: the recording's own formats tell what they are. Where there is no
+/// `/dev/mem`, they are consumed.
 #[test]
 fn instance_of_7_3_is_kept_by_7_2() {
     let Some(mut rig) = Rig::new("7.3.4", BY_ADDRESS, BY_ADDRESS_LINE) else {
@@ -355,7 +368,12 @@ fn instance_of_7_3_is_kept_by_7_2() {
     let first = rig.boot("start 1; work 1; hush; kernel_says boot_mapped; crash");
     panicked(&first);
     rig.machine.set_kernel(Kernel::pinned("7.2.13").unwrap());
-    let second = rig.boot("start 1; look; stop 1");
+    let second = rig.boot("rm /dev/mem; start 1; look; stop 1");
+    let log = second.text("log.1").unwrap();
+    assert!(
+        log.contains("consumed from the kernel, since its memory cannot be copied"),
+        "{log}"
+    );
     take_kernels_word(&first, &second);
     assert_is_what_the_kernel_said(&second);
     assert!(second.text("show").unwrap().contains("worked in boot 1"));

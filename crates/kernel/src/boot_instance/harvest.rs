@@ -13,6 +13,7 @@ use outlive_trace::{
 };
 
 use super::buffer_meta::BufferMeta;
+use super::memory::RingMemory;
 use super::recording::KALLSYMS;
 use super::{BootInstance, recording, this_boot, words};
 use crate::capture::{text_address, write_catalog};
@@ -64,15 +65,19 @@ pub struct Harvested {
     pub is_whole: bool,
     /// Whether the boot that recorded had noted formats and symbols. Else they are this kernel's.
     pub is_recording_known: bool,
+    /// Why the instance's memory, whose address is known, was consumed through the kernel and not copied.
+    pub not_copied: Option<Error>,
 }
 
 /// How a ring is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Way {
-    /// Nothing is consumed.
+    /// The kernel lets us map it. Nothing is consumed.
     Map,
-    /// What was read is gone from the kernel.
-    Consume,
+    /// The memory has an address that we can read. Nothing is consumed.
+    Memory(RingMemory),
+    /// What was read is gone from the kernel. With the reason, if the memory has an address.
+    Consume(Option<Error>),
 }
 
 /// What one pass over pages brought.
@@ -93,18 +98,31 @@ impl Harvester<'_> {
         if let Some(begun) = Harvest::find(self.state, self.lock, instance.name())? {
             harvested.push(self.go_on(instance, begun)?);
         }
-        let Some((source, way)) = self.source(instance)? else {
+        let Some((source, mut way)) = self.source(instance)? else {
             return Ok(harvested);
         };
         let about = self.about(instance, &source)?;
         if about.entries > 0 && !self.is_kept(&about)? {
-            harvested.push(match way {
-                Way::Map => self.map(instance, about.clone())?,
-                Way::Consume => {
+            harvested.push(match &mut way {
+                Way::Map => self.copy(instance, about.clone(), deliver_mapped)?,
+                Way::Memory(memory) => {
+                    self.copy(instance, about.clone(), |_, sink, delivered| {
+                        deliver_memory(memory, sink, delivered);
+                        Ok(())
+                    })?
+                }
+                Way::Consume(not_copied) => {
                     let begun = self.begin(&source, about.clone())?;
-                    self.consume(&source, begun)?
+                    Harvested {
+                        not_copied: not_copied.take(),
+                        ..self.consume(&source, begun)?
+                    }
                 }
             });
+        }
+        if matches!(way, Way::Memory(_)) && self.is_kept(&about)? {
+            // Kept twice otherwise, where starting events does not clear all CPUs.
+            source.clear()?;
         }
         let is_drained = about.entries == 0 || self.is_kept_of_this_boot(&about)?;
         if is_drained && source.is_read_only() {
@@ -119,9 +137,18 @@ impl Harvester<'_> {
         if is_own && instance.is_mappable()? {
             return Ok(Some((instance.clone(), Way::Map)));
         }
-        let backup = instance.backup(self.tracefs)?;
-        let own = is_own.then(|| instance.clone());
-        Ok(backup.or(own).map(|source| (source, Way::Consume)))
+        if let Some(backup) = instance.backup(self.tracefs)? {
+            return Ok(Some((backup, Way::Consume(None))));
+        }
+        if !is_own {
+            return Ok(None);
+        }
+        let way = match RingMemory::of(instance) {
+            Ok(Some(memory)) => Way::Memory(memory),
+            Ok(None) => Way::Consume(None),
+            Err(error) => Way::Consume(Some(error)),
+        };
+        Ok(Some((instance.clone(), way)))
     }
 
     /// Whether a start of this boot has noted its recording: then it has started events, or found them
@@ -169,8 +196,13 @@ impl Harvester<'_> {
         Ok(kept.iter().rev().find_map(noted))
     }
 
-    /// Copies rings that can be mapped.
-    fn map(&self, instance: &BootInstance, about: About) -> Result<Harvested, Error> {
+    /// Copies rings of which nothing is consumed.
+    fn copy(
+        &self,
+        instance: &BootInstance,
+        about: About,
+        deliver: impl FnOnce(&BootInstance, &mut Sink<'_, '_>, &mut Delivered) -> Result<(), Error>,
+    ) -> Result<Harvested, Error> {
         let info = last_boot_info(instance)?;
         let recording = recording::find(self.state, instance.name(), self.sequence, &info)?;
         let mut subbufs = 0;
@@ -189,10 +221,7 @@ impl Harvester<'_> {
         let mut delivered = Delivered::default();
         let path = tail::write_orphan(self.state, self.lock, len, |mapping| {
             filler.fill(&layout, mapping, |sink| {
-                for (cpu, _) in instance.counts()? {
-                    deliver_mapped(instance, cpu, sink, &mut delivered)?;
-                }
-                Ok(())
+                deliver(instance, sink, &mut delivered)
             })
         })?;
         let meta = meta(&about, recording.as_ref());
@@ -205,6 +234,7 @@ impl Harvester<'_> {
             events: delivered.events,
             is_whole: true,
             is_recording_known: recording.is_some(),
+            not_copied: None,
         };
         self.forget(recording)?;
         Ok(harvested)
@@ -300,6 +330,7 @@ impl Harvester<'_> {
             events: delivered.events,
             is_whole,
             is_recording_known: recording.is_some(),
+            not_copied: None,
         };
         self.forget(recording)?;
         Ok(harvested)
@@ -351,21 +382,31 @@ fn take_all(
 
 fn deliver_mapped(
     instance: &BootInstance,
-    cpu: CpuId,
     sink: &mut Sink<'_, '_>,
     delivered: &mut Delivered,
 ) -> Result<(), Error> {
-    let ring = MappedRing::map(cpu, &instance.files().open_raw(cpu)?)?;
     let mut data = [0; DATA_BYTES];
-    for id in buffer_meta(instance, cpu)?.in_order() {
-        let Some(header) = ring.header(id) else {
-            continue;
-        };
-        if ring.read_data(id, header.time_stamp, (0, header.size), &mut data) {
-            delivered.take(sink, cpu, &header, &data);
+    for (cpu, _) in instance.counts()? {
+        let ring = MappedRing::map(cpu, &instance.files().open_raw(cpu)?)?;
+        for id in buffer_meta(instance, cpu)?.in_order() {
+            let Some(header) = ring.header(id) else {
+                continue;
+            };
+            if ring.read_data(id, header.time_stamp, (0, header.size), &mut data) {
+                delivered.take(sink, cpu, &header, &data);
+            }
         }
     }
     Ok(())
+}
+
+fn deliver_memory(memory: &RingMemory, sink: &mut Sink<'_, '_>, delivered: &mut Delivered) {
+    memory.each_page(|cpu, page, records| {
+        if let Some(missed) = page.missed {
+            sink.lost(cpu, missed.count());
+        }
+        delivered.take_records(sink, cpu, page.time_stamp, records);
+    });
 }
 
 fn deliver_pages(cpu: CpuId, pages: &PageFile, sink: &mut Sink<'_, '_>, delivered: &mut Delivered) {
@@ -401,11 +442,20 @@ impl Delivered {
             let known = count.map(|bytes| u64::from_le_bytes(*bytes));
             sink.lost(cpu, known.filter(|&count| count != u64::MAX));
         }
-        let records = &data[..header.size];
+        self.take_records(sink, cpu, header.time_stamp, &data[..header.size]);
+    }
+
+    fn take_records(
+        &mut self,
+        sink: &mut Sink<'_, '_>,
+        cpu: CpuId,
+        time_stamp: u64,
+        records: &[u8],
+    ) {
         if records.is_empty() {
             return;
         }
-        sink.begin(cpu, header.time_stamp);
+        sink.begin(cpu, time_stamp);
         sink.append(cpu, records);
         sink.end(cpu);
         self.events += Records::count(records).events;

@@ -6,11 +6,12 @@
 //!
 //! | kernel | the instance's own ring | a backup (`trace_instance=backup=NAME`) |
 //! |---|---|---|
-//! | 6.12 to 6.15 | consumed | there is none |
-//! | 6.16 to 7.0 | mapped, if it is there by label | 6.19: too late if the kernel starts events |
-//! | from 7.1 | mapped, if it is there by label | consumed, removed by the read that finds it empty |
+//! | 6.12 to 6.15 | consumed; by address read from memory | there is none |
+//! | 6.16 to 7.0 | by label mapped; by address read from memory | 6.19: too late if the kernel starts events |
+//! | from 7.1 | by label mapped; by address read from memory | consumed, removed by the read that finds it empty |
 //!
-//! What is mapped is copied whole and stays. What is consumed goes through a [`Harvest`]. An instance
+//! What is mapped or read from memory (`/dev/mem`; where the system refuses that, it is consumed) is copied whole and
+//! stays until its generation is durable. What is consumed goes through a [`Harvest`]. An instance
 //! whose events the kernel started itself has nothing of the previous boot any more: then only a
 //! backup has it.
 //!
@@ -21,6 +22,7 @@
 
 mod buffer_meta;
 mod harvest;
+mod memory;
 mod recording;
 mod words;
 
