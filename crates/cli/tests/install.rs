@@ -157,6 +157,14 @@ fn systemds_verifier_has_nothing_to_say_about_any_unit() {
 }
 
 #[test]
+fn service_may_use_the_memory_that_the_line_names_by_address() {
+    let root = Root::new();
+    root.install(&["trace_instance=boot_mapped@0x10000000:4M,sched"]);
+    let unit = root.read(SERVICE);
+    assert!(unit.contains("DeviceAllow=/dev/mem rw"), "{unit}");
+}
+
+#[test]
 fn tmpfiles_entry_makes_a_state_folder_elsewhere() {
     if !has_systemd("tmpfiles_entry_makes_a_state_folder_elsewhere") {
         return;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use outlive_kernel::nr_cpu_ids;
-use outlive_trace::cmdline::CommandLine;
+use outlive_trace::cmdline::{AreaRef, CommandLine, InstanceKind};
 use outlive_trace::{Backing, start};
 
 use crate::args::{Args, InstallArgs, UninstallArgs};
@@ -136,10 +136,11 @@ fn plan(args: &Args, install: &InstallArgs, line: &Line, cmdline: &CommandLine) 
         (None, Some(_)) => PathBuf::from(PROGRAM),
         (None, None) => std::env::current_exe().context("cannot find this program")?,
     };
+    let backings: Vec<_> = areas.iter().cloned().chain(by_address(cmdline)).collect();
     let unit = Unit {
         program: &program,
         state: &state,
-        areas: &areas,
+        areas: &backings,
     };
     let mut files = vec![
         Planned::file(CMDLINE_FILE, format!("{}\n", line.text.trim_end())),
@@ -166,6 +167,17 @@ fn plan(args: &Args, install: &InstallArgs, line: &Line, cmdline: &CommandLine) 
         false => "reboot".into(),
     });
     Ok(Plan { files, next })
+}
+
+/// The memory of instances that the line itself gives an address.
+fn by_address(cmdline: &CommandLine) -> impl Iterator<Item = (String, Backing)> {
+    let instances = cmdline.instances.iter();
+    instances.filter_map(|instance| match instance.kind {
+        InstanceKind::Persistent {
+            area: AreaRef::Address { start, .. },
+        } => Some((instance.name.clone(), Backing::DevMem { address: start })),
+        _ => None,
+    })
 }
 
 /// What the kernel's command line needs.

@@ -14,7 +14,7 @@ const STATE: &str = "/var/lib/outlive";
 pub(crate) struct Unit<'a> {
     pub(crate) program: &'a Path,
     pub(crate) state: &'a Path,
-    /// The areas whose backings were given.
+    /// The areas whose backings were given, and the instances that lie at an address.
     pub(crate) areas: &'a [(String, Backing)],
 }
 
