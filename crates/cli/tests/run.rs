@@ -211,7 +211,7 @@ fn the_programs_exit_code_output_and_end_are_kept() {
     let usage = &last["program_usage"]["fields"];
     assert!(usage["max_rss_kib"].as_u64().unwrap() > 100, "{usage}");
     let text = state.stdout(&["last", "job"]);
-    assert!(text.contains("ended      exit code 7"), "{text}");
+    assert!(text.starts_with("job.run: exit code 7, 2"), "{text}");
     assert!(
         text.contains("two \\u{1b}[31m") && !text.contains('\x1b'),
         "{text}"
@@ -236,7 +236,7 @@ fn a_program_that_cannot_be_started_has_the_shells_exit_code() {
     assert!(state.texts("at-all.run")[0].contains("failed: error=No such file"));
     let last = state.stdout(&["last", "at-all"]);
     assert!(
-        last.contains("ended      never started: No such file"),
+        last.starts_with("at-all.run: never started: No such file"),
         "{last}"
     );
     // The state cannot be made: the program does not run without its recorder.
@@ -277,6 +277,10 @@ fn a_program_with_a_recorder_takes_the_region_that_it_is_given() {
         (&last["name"], &last["verdict"]),
         (&"web".into(), &"crash".into())
     );
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let program = &args[0];
+    let end = format!("outlive: {program} was killed by signal 9 SIGKILL: outlive last web\n");
+    assert!(said.ends_with(&end), "{said}");
     assert_eq!(last["run"]["version"], "1.2");
     assert_eq!(last["open_spans"][0]["begin"]["event"], "request");
     let end = &last["supervisor"]["program_end"]["fields"];

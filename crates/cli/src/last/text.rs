@@ -32,7 +32,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let text = Text { end };
     text.head(out, name)?;
-    text.program_end(out)?;
+    text.usage(out)?;
     text.losses(out)?;
     text.gaps(out)?;
     text.panic(out)?;
@@ -56,7 +56,7 @@ impl Text<'_, '_> {
             };
             format!(", {word}{}", units::wall_clock_us(time))
         });
-        writeln!(out, "{name}: {}{ended}", end.verdict)?;
+        writeln!(out, "{name}: {}{ended}", self.how())?;
         let view = end.view;
         match &view.run {
             Some(run) => {
@@ -69,7 +69,11 @@ impl Text<'_, '_> {
                 line(
                     out,
                     "program",
-                    format_args!("{}, pid {}{after}", clean(program.trim_end()), run.pid),
+                    format_args!(
+                        "{}, {}{after}",
+                        clean(program.trim_end()),
+                        self.process(run.pid)
+                    ),
                 )?;
                 let host = format!("{}, Linux {}", run.host, run.kernel);
                 line(out, "host", clean(&host))?;
@@ -87,53 +91,58 @@ impl Text<'_, '_> {
         )
     }
 
-    /// How a program ended that a supervisor ran.
-    fn program_end(&self, out: &mut impl Write) -> Result<()> {
+    /// How the run ended; where a supervisor wrote it, how its program did.
+    fn how(&self) -> String {
         let end = self.end;
         if !end.is_of_supervisor() {
-            return Ok(());
+            return end.verdict.to_string();
         }
         let Some(exit) = &end.program_end else {
-            let why = match end.verdict {
-                Verdict::StillRunning => "the program runs",
-                _ => "not known: the supervisor died before the program",
+            return match end.verdict {
+                Verdict::StillRunning => "the program runs".to_owned(),
+                verdict => format!("{verdict} of the supervisor, before the program ended"),
             };
-            return line(out, "ended", why);
         };
         if let Some(error) = self.field(exit, "error") {
-            return line(
-                out,
-                "ended",
-                format_args!("never started: {}", clean(&error)),
-            );
+            return format!("never started: {}", clean(&error));
         }
-        let number = |name| {
-            self.field(exit, name)
-                .and_then(|text| text.parse::<i64>().ok())
-        };
-        let is_set = |name| self.field(exit, name).is_some_and(|text| text == "true");
-        let mut how = match number("signal") {
-            Some(signal) if signal > 0 => {
+        let mut how = match self.number(exit, "signal") {
+            Some(signal @ 1..) => {
                 let name = self.field(exit, "signal_name").unwrap_or_default();
                 format!("killed by signal {signal} {}", clean(&name))
             }
-            _ => format!("exit code {}", number("code").unwrap_or(-1)),
+            _ => format!("exit code {}", self.number(exit, "code").unwrap_or(-1)),
         };
-        if is_set("core_dumped") {
+        if self.field(exit, "core_dumped").as_deref() == Some("true") {
             how += ", core dumped";
         }
-        if let Some(kills @ 1..) = number("oom_kills") {
+        if let Some(kills @ 1..) = self.number(exit, "oom_kills") {
             how += &format!("; {kills} killed for want of memory in its control group");
         }
-        line(out, "ended", how)?;
-        let Some(usage) = &end.program_usage else {
+        how
+    }
+
+    /// The process that ran: that of a supervisor is its program's, as far as it tells.
+    fn process(&self, own: i32) -> String {
+        let exit = self.end.program_end.as_ref();
+        let pid = exit.and_then(|exit| self.number(exit, "program_pid"));
+        match pid {
+            Some(pid) => format!("pid {pid} under supervisor {own}"),
+            None if self.end.is_of_supervisor() => format!("under supervisor {own}"),
+            None => format!("pid {own}"),
+        }
+    }
+
+    /// What a program took that a supervisor ran.
+    fn usage(&self, out: &mut impl Write) -> Result<()> {
+        let Some(usage) = &self.end.program_usage else {
             return Ok(());
         };
         let number = |name| {
-            self.field(usage, name)
-                .and_then(|text| text.parse::<u64>().ok())
+            let number = self.number(usage, name).unwrap_or(0);
+            u64::try_from(number).unwrap_or(0)
         };
-        let time = |name| units::span(number(name).unwrap_or(0).saturating_mul(1000));
+        let time = |name| units::span(number(name).saturating_mul(1000));
         line(
             out,
             "took",
@@ -141,7 +150,7 @@ impl Text<'_, '_> {
                 "{} of user time, {} of system time, {} of memory at most",
                 time("user_us"),
                 time("system_us"),
-                units::size(number("max_rss_kib").unwrap_or(0).saturating_mul(1024))
+                units::size(number("max_rss_kib").saturating_mul(1024))
             ),
         )
     }
@@ -422,6 +431,11 @@ impl Text<'_, '_> {
 
     fn time(&self, time: u64) -> String {
         units::trace_time(time, self.end.view.clock_in_ns())
+    }
+
+    /// A field of an event as a number.
+    fn number(&self, kept: &Kept, name: &str) -> Option<i64> {
+        self.field(kept, name)?.parse().ok()
     }
 
     /// A field of an event as text.

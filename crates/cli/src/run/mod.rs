@@ -76,6 +76,12 @@ fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
             // From here on the program's exit code is what counts: what fails is said.
             if let Some(status) = watch(&mut child, signals) {
                 record_end(child.id(), status, oom_kills.so_far());
+                if let Some(signal @ 1..) = status.signal() {
+                    let signal_name = signals::name(signal);
+                    say!(
+                        "{program} was killed by signal {signal} {signal_name}: outlive last {name}"
+                    );
+                }
                 code_of(status)
             } else {
                 NO_RECORDING
