@@ -50,13 +50,12 @@ fn work() {
 
 /// Runs that program, and kills it.
 fn killed(state: &Path) {
+    killed_in("child_is_killed_inside_of_spans", state);
+}
+
+fn killed_in(child: &str, state: &Path) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "child_is_killed_inside_of_spans",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", child, "--nocapture", "--test-threads=1"])
         .env(STATE, state)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -167,6 +166,42 @@ fn json_has_all_of_it() {
         (&"panic".into(), &2.into())
     );
     assert_eq!(json["events"], 8);
+}
+
+/// A program that says by `tracing` what it does. It does nothing when it is run by itself.
+#[test]
+fn child_is_killed_inside_of_a_tracing_span() {
+    use tracing_subscriber::layer::SubscriberExt;
+    let Some(state) = std::env::var_os(STATE) else {
+        return;
+    };
+    let recorder = Recorder::builder("shop").state(PathBuf::from(state));
+    let _recorder = recorder.backing(Backing::File).start().unwrap();
+    let subscriber = tracing_subscriber::registry().with(outlive_tracing::layer());
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let _request = tracing::info_span!("request", customer = "Ada").entered();
+    tracing::warn!(order = 7, "no such order");
+    println!("ready");
+    std::io::stdout().flush().unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn levels_of_tracing_are_shown_by_their_names() {
+    let state = tempfile::tempdir().unwrap();
+    killed_in("child_is_killed_inside_of_a_tracing_span", state.path());
+    let text = stdout(outlive(state.path(), &["last", "shop"]));
+    let has = |wanted: &str| text.contains(wanted);
+    assert!(
+        has("    last:request level=INFO customer=Ada  (for "),
+        "{text}"
+    );
+    assert!(
+        has(" level=WARN span=1 message=no such order order=7\n"),
+        "{text}"
+    );
 }
 
 /// Whoever restarts a program after its crash still wants to read of the crash.

@@ -437,3 +437,61 @@ fn a_filter_keeps_what_it_matches_and_a_wrong_one_is_told() {
         "{wrong:?}"
     );
 }
+
+/// Runs the calling thread on this CPU alone, if it may.
+fn move_to(cpu: usize) {
+    // SAFETY: zero is a set of no CPU.
+    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set holds 1024 CPUs.
+    unsafe { libc::CPU_SET(cpu % 1024, &mut cpus) };
+    // SAFETY: the set is as long as is said. A CPU that is not there leaves things as they are.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &raw const cpus) };
+}
+
+/// Forty threads over four lanes, of which ten at a time live, each moved from CPU to CPU while it
+/// records: every event is there in its thread's order, or counted as dropped because no lane was free.
+#[test]
+fn threads_that_move_end_and_outnumber_the_lanes_keep_their_order_and_count() {
+    const ROUNDS: u32 = 4;
+    const THREADS: u32 = 10;
+    const EVENTS: u32 = 2_000;
+    let (_turn, folder) = (turn(), Folder::new());
+    let _recorder = Recorder::builder("prog")
+        .state(folder.path())
+        .size(8 << 20)
+        .lanes(4)
+        .start()
+        .unwrap();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let record = |thread: u32| {
+        for number in 0..EVENTS {
+            if number % 100 == 0 {
+                move_to((number / 100 + thread) as usize % cpus);
+            }
+            event!("threads:step", thread = thread, number = number);
+        }
+    };
+    for round in 0..ROUNDS {
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || record(round * THREADS + thread));
+            }
+        });
+    }
+    let view = open_region(folder.path(), "prog");
+    assert!(view.is_whole());
+    let counters = view.cpus.iter().map(|cpu| cpu.counters);
+    let (dropped, overrun) = counters.fold((0, 0), |(dropped, overrun), counters| {
+        (dropped + counters.dropped, overrun + counters.overrun)
+    });
+    assert_eq!(overrun, 0, "the region has room for all");
+    let events = recorded(&folder, "threads:step");
+    let all = u64::from(ROUNDS * THREADS * EVENTS);
+    assert_eq!(events.len() as u64 + dropped, all);
+    assert!(dropped < all / 2, "{dropped}");
+    for thread in 0..u64::from(ROUNDS * THREADS) {
+        let of_thread = events.iter().filter(|event| event.u64("thread") == thread);
+        let numbers: Vec<u64> = of_thread.map(|event| event.u64("number")).collect();
+        assert!(!numbers.is_empty() && numbers.is_sorted_by(|a, b| a < b));
+    }
+}
