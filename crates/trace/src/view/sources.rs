@@ -122,6 +122,9 @@ impl<'v> Sources<'v> {
     /// A time of a source's trace clock, in the common time.
     #[must_use]
     pub fn time(&self, source: usize, trace: u64) -> u64 {
+        if self.timeline == Timeline::Trace {
+            return trace;
+        }
         let pairs = &self.sources[source].view.clock_pairs;
         convert(pairs, trace, |pair| pair.trace, self.timeline.clock())
     }
