@@ -171,7 +171,10 @@ pub(crate) struct Chunk<'c, 'g, 'f> {
 
 impl Chunk<'_, '_, '_> {
     /// Writes the values of all rows. One that is missing, or not of the column's type, is null.
-    pub(crate) fn write<'v>(self, values: impl ExactSizeIterator<Item = Value<'v>>) -> Result<()> {
+    pub(crate) fn write<'v>(
+        self,
+        values: impl ExactSizeIterator<Item = Value<'v>> + Clone,
+    ) -> Result<()> {
         let rows = values.len();
         match self.column.kind {
             Kind::Int | Kind::Unsigned | Kind::Time => {
@@ -182,7 +185,7 @@ impl Chunk<'_, '_, '_> {
             Kind::Double => self.write_cells::<DoubleType>(&Cells::of(rows, values, double)),
             Kind::Text | Kind::Bytes => {
                 let texts = Texts {
-                    rows: values.map(text).collect(),
+                    rows: values.map(text),
                     is_utf8: self.column.kind == Kind::Text,
                     is_repeated: self.column.pattern == Pattern::Repeated,
                 };

@@ -141,7 +141,7 @@ impl<'v> EventRows<'v> {
     }
 
     /// The texts or records.
-    fn own(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+    fn own(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
         let start = |row: usize| row.checked_sub(1).map_or(0, |before| self.ends[before]);
         let ends = self.ends.iter().enumerate();
         ends.map(move |(row, &end)| &self.bytes[start(row)..end])
@@ -151,7 +151,7 @@ impl<'v> EventRows<'v> {
     fn names(
         &self,
         name: fn(&'v EventFormat) -> &'v str,
-    ) -> impl ExactSizeIterator<Item = Value<'v>> {
+    ) -> impl ExactSizeIterator<Item = Value<'v>> + Clone {
         let text = move |format| Value::Text(name(format).as_bytes());
         self.format
             .iter()
@@ -159,7 +159,7 @@ impl<'v> EventRows<'v> {
     }
 
     /// Flags or preempt counts; where a kernel's records have them, a program's have the CPU.
-    fn bytes_at(&self, at: usize) -> impl ExactSizeIterator<Item = Value<'v>> {
+    fn bytes_at(&self, at: usize) -> impl ExactSizeIterator<Item = Value<'v>> + Clone {
         let heads = self.head.iter().zip(&self.format);
         heads.map(move |(head, format)| match format {
             Some(format) if !format.has_cpu() => Value::Unsigned(head[at].into()),

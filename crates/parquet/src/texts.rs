@@ -30,17 +30,20 @@ const RECENT: usize = 256;
 /// skip, and are in memory until the file ends.
 const STATISTICS: usize = 64;
 
+/// Stands for a row without a value among indices into a dictionary.
+const NULL: u32 = u32::MAX;
+
 /// The values of a chunk, row by row.
 #[derive(Debug)]
-pub(crate) struct Texts<'v> {
-    pub(crate) rows: Vec<Option<&'v [u8]>>,
+pub(crate) struct Texts<I> {
+    pub(crate) rows: I,
     /// Whether readers take them for UTF-8: other bytes are replaced.
     pub(crate) is_utf8: bool,
     /// Whether values come again and again, and somebody looks for them.
     pub(crate) is_repeated: bool,
 }
 
-impl<'v> Texts<'v> {
+impl<'v, I: ExactSizeIterator<Item = Option<&'v [u8]>> + Clone> Texts<I> {
     /// Appends the chunk to a row group.
     pub(crate) fn write(
         &self,
@@ -48,7 +51,7 @@ impl<'v> Texts<'v> {
         group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
     ) -> Result<()> {
         let dictionary = match self.is_repeated {
-            true => Dictionary::of(self.rows.iter().flatten().copied()),
+            true => Dictionary::of(self.rows.clone()),
             false => None,
         };
         let mut bytes = TrackedWrite::new(Vec::new());
@@ -57,14 +60,15 @@ impl<'v> Texts<'v> {
             Some(dictionary) => self.write_indices(dictionary, &mut pages)?,
             None => self.write_plain(&mut pages)?,
         }
-        let metadata = pages.metadata(column, self.rows.len());
+        let rows = self.rows.len();
+        let metadata = pages.metadata(column, rows);
         let metadata = match self.statistics(dictionary.as_ref()) {
             Some(statistics) => metadata.set_statistics(statistics),
             None => metadata,
         };
         let close = ColumnCloseResult {
             bytes_written: pages.compressed as u64,
-            rows_written: self.rows.len() as u64,
+            rows_written: rows as u64,
             metadata: metadata.build()?,
             bloom_filter: None,
             column_index: None,
@@ -74,31 +78,38 @@ impl<'v> Texts<'v> {
     }
 
     fn write_indices(&self, dictionary: &Dictionary<'v>, pages: &mut Pages<'_>) -> Result<()> {
-        let mut body = Vec::new();
+        let mut values = Vec::new();
         let entries = dictionary.entries.iter();
-        entries.for_each(|entry| self.push_plain(&mut body, entry));
-        pages.write_dictionary(&body, dictionary.entries.len())?;
+        entries.for_each(|entry| self.push_plain(&mut values, entry));
+        pages.write_dictionary(&values, dictionary.entries.len())?;
         let largest = dictionary.entries.len().saturating_sub(1);
         // Of one entry the index takes no bit, but not every reader thinks of that.
         let width = (usize::BITS - largest.leading_zeros()).max(1);
-        let mut indices = dictionary.indices.as_slice();
-        for rows in self.rows.chunks(PAGE) {
-            let (of_page, rest) = indices.split_at(rows.iter().flatten().count());
-            indices = rest;
-            let body = pages.begin(rows);
-            body.push(width as u8);
-            hybrid::encode(body, of_page, width);
-            pages.write(rows.len(), Encoding::RLE_DICTIONARY)?;
+        let (mut levels, mut indices) = (Vec::new(), Vec::new());
+        for rows in dictionary.indices.chunks(PAGE) {
+            levels.clear();
+            levels.extend(rows.iter().map(|&index| u32::from(index != NULL)));
+            indices.clear();
+            indices.extend(rows.iter().filter(|index| **index != NULL));
+            values.clear();
+            values.push(width as u8);
+            hybrid::encode(&mut values, &indices, width);
+            pages.write(&levels, &values, Encoding::RLE_DICTIONARY)?;
         }
         Ok(())
     }
 
     fn write_plain(&self, pages: &mut Pages<'_>) -> Result<()> {
-        for rows in self.rows.chunks(PAGE) {
-            let body = pages.begin(rows);
-            let texts = rows.iter().flatten();
-            texts.for_each(|text| self.push_plain(body, text));
-            pages.write(rows.len(), Encoding::PLAIN)?;
+        let (mut levels, mut values) = (Vec::new(), Vec::new());
+        let mut rows = self.rows.clone();
+        while rows.len() > 0 {
+            levels.clear();
+            values.clear();
+            for row in rows.by_ref().take(PAGE) {
+                levels.push(row.is_some().into());
+                row.inspect(|text| self.push_plain(&mut values, text));
+            }
+            pages.write(&levels, &values, Encoding::PLAIN)?;
         }
         Ok(())
     }
@@ -121,12 +132,12 @@ impl<'v> Texts<'v> {
     fn statistics(&self, dictionary: Option<&Dictionary<'_>>) -> Option<Statistics> {
         let [least, greatest] = match dictionary {
             Some(dictionary) => self.bounds(dictionary.entries.iter().copied()),
-            None if self.is_repeated => self.bounds(self.rows.iter().flatten().copied()),
+            None if self.is_repeated => self.bounds(self.rows.clone().flatten()),
             None => return None,
         };
         let value = |text: Cow<'_, [u8]>| ByteArray::from(text.into_owned());
         let short = |text: &Cow<'_, [u8]>| text.len() <= STATISTICS;
-        let nulls = self.rows.iter().filter(|row| row.is_none()).count();
+        let nulls = self.rows.clone().filter(Option::is_none).count();
         Some(Statistics::new(
             least.filter(short).map(value),
             greatest.filter(short).map(value),
@@ -145,7 +156,7 @@ impl<'v> Texts<'v> {
     }
 }
 
-/// Each of a chunk's values once, and which of them each row has that has one.
+/// Each of a chunk's values once, and which of them each row has, or [`NULL`].
 #[derive(Debug)]
 struct Dictionary<'v> {
     entries: Vec<&'v [u8]>,
@@ -154,11 +165,15 @@ struct Dictionary<'v> {
 
 impl<'v> Dictionary<'v> {
     /// `None` if there are too many different values.
-    fn of(texts: impl Iterator<Item = &'v [u8]>) -> Option<Self> {
+    fn of(rows: impl Iterator<Item = Option<&'v [u8]>>) -> Option<Self> {
         let (mut entries, mut indices) = (Vec::new(), Vec::new());
         let mut places: HashMap<&[u8], u32> = HashMap::new();
         let mut recent = [0; RECENT];
-        for text in texts {
+        for row in rows {
+            let Some(text) = row else {
+                indices.push(NULL);
+                continue;
+            };
             let slot = &mut recent[slot(text)];
             if entries.get(*slot as usize) != Some(&text) {
                 let next = entries.len() as u32;
@@ -229,23 +244,18 @@ impl<'b> Pages<'b> {
         Ok(())
     }
 
-    /// Begins a page with which rows have a value: their definition levels, in one bit each. Returns
-    /// where the values go.
-    fn begin(&mut self, rows: &[Option<&[u8]>]) -> &mut Vec<u8> {
-        let levels: Vec<u32> = rows.iter().map(|row| row.is_some().into()).collect();
-        self.body.clear();
-        self.body.extend_from_slice(&[0; 4]);
-        hybrid::encode(&mut self.body, &levels, 1);
-        let len = (self.body.len() - 4) as u32;
-        self.body[..4].copy_from_slice(&len.to_le_bytes());
-        &mut self.body
-    }
-
-    fn write(&mut self, rows: usize, encoding: Encoding) -> Result<()> {
-        let body = std::mem::take(&mut self.body);
+    /// Writes a page: for each row whether it has a value, then the values.
+    fn write(&mut self, levels: &[u32], values: &[u8], encoding: Encoding) -> Result<()> {
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        body.extend_from_slice(&[0; 4]);
+        hybrid::encode(&mut body, levels, 1);
+        let len = (body.len() - 4) as u32;
+        body[..4].copy_from_slice(&len.to_le_bytes());
+        body.extend_from_slice(values);
         let page = Page::DataPage {
             buf: self.compress(&body)?,
-            num_values: rows as u32,
+            num_values: levels.len() as u32,
             encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
