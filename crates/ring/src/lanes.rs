@@ -267,8 +267,6 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     fn inside<'l>(&'l self, slot: Option<&'r Slot>, lane: usize) -> Inside<'l, 'r, M> {
         let Apart(writer) = &self.writers[lane];
         Inside {
-            // SAFETY: 1: we are inside.
-            tail: unsafe { &*writer.get() }.tail(),
             lanes: self,
             slot,
             lane,
@@ -414,8 +412,6 @@ pub struct Inside<'l, 'r, M: MemoryMut> {
     slot: Option<&'r Slot>,
     lane: usize,
     writer: &'l UnsafeCell<CpuWriter<'r, M>>,
-    /// The sub-buffer that was being written.
-    tail: u32,
 }
 
 impl<'r, M: MemoryMut> Inside<'_, 'r, M> {
@@ -430,7 +426,7 @@ impl<'r, M: MemoryMut> Inside<'_, 'r, M> {
 impl<M: MemoryMut> Drop for Inside<'_, '_, M> {
     #[inline(always)]
     fn drop(&mut self) {
-        let is_next_lanes_turn = self.writer().tail() != self.tail;
+        let is_next_lanes_turn = self.writer().take_turn();
         let Some(slot) = self.slot else {
             let owner = &self.lanes.owners[self.lane].owner;
             return owner.store(FREE, Ordering::Release);

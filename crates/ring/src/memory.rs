@@ -66,12 +66,16 @@ pub trait MemoryMut: Memory {
         fence(Ordering::Release);
         self.store_u64(offset, value);
     }
-    /// Stores a little-endian word and behind it `bytes`, with zeros up to `len` bytes; `offset` and
-    /// `len` are multiples of 4.
-    fn store_record(&self, offset: usize, first: u32, bytes: &[u8], len: usize) {
-        self.store_u32(offset, first);
-        self.write(offset + 4, bytes);
-        self.zero(offset + 4 + bytes.len(), len - bytes.len());
+    /// Appends a record to the `used` bytes of a sub-buffer's data, which begins at `data`, and
+    /// publishes it: stores the little-endian word `first` and behind it `bytes`, with zeros up to
+    /// `size` bytes in all, and then in the word before the data how many bytes are used now. `data`
+    /// is a multiple of 8; `used` and `size` are multiples of 4.
+    fn append(&self, data: usize, used: usize, first: u32, bytes: &[u8], size: usize) {
+        let at = data + used;
+        self.store_u32(at, first);
+        self.write(at + 4, bytes);
+        self.zero(at + 4 + bytes.len(), size - 4 - bytes.len());
+        self.store_u64_release(data - 8, (used + size) as u64);
     }
     /// Adds to a little-endian word, relaxed, so that of several writers at a time none is lost
     /// where the memory is mapped.
@@ -126,8 +130,8 @@ impl<M: MemoryMut + ?Sized> MemoryMut for &M {
     fn store_u64_release(&self, offset: usize, value: u64) {
         (**self).store_u64_release(offset, value);
     }
-    fn store_record(&self, offset: usize, first: u32, bytes: &[u8], len: usize) {
-        (**self).store_record(offset, first, bytes, len);
+    fn append(&self, data: usize, used: usize, first: u32, bytes: &[u8], size: usize) {
+        (**self).append(data, used, first, bytes, size);
     }
     fn add_u64(&self, offset: usize, by: u64) {
         (**self).add_u64(offset, by);
@@ -375,13 +379,18 @@ impl MemoryMut for RawMemory<'_> {
         self.store_u64(offset, value);
     }
 
+    // Each event's: one look at the bounds for all of its stores.
     #[inline(always)]
-    fn store_record(&self, offset: usize, first: u32, bytes: &[u8], len: usize) {
-        assert!(bytes.len() <= len && len.is_multiple_of(4));
-        let base = self.at(offset, 4 + len, 4).cast::<u32>();
+    fn append(&self, data: usize, used: usize, first: u32, bytes: &[u8], size: usize) {
+        assert!(bytes.len() + 4 <= size && size.is_multiple_of(4) && used.is_multiple_of(4));
+        let commit = self.at(data.wrapping_sub(8), 8 + used + size, 8);
+        let flush = self.flush;
+        // SAFETY: 1: `at` has checked all bytes up to the record's end.
+        let record = unsafe { commit.add(8 + used) }.cast::<u32>();
         let store = |index: usize, word: u32| {
-            // SAFETY: 1: `at` has checked the range, which has 1 + len / 4 words; 2: atomic access.
-            unsafe { AtomicU32::from_ptr(base.add(index)) }.store(word.to_le(), Ordering::Relaxed);
+            // SAFETY: 1: the record has size / 4 words, aligned as `used` is; 2: atomic access.
+            unsafe { AtomicU32::from_ptr(record.add(index)) }
+                .store(word.to_le(), Ordering::Relaxed);
         };
         let (words, rest) = bytes.as_chunks::<4>();
         store(0, first);
@@ -394,10 +403,16 @@ impl MemoryMut for RawMemory<'_> {
             store(next, u32::from(*a) | b << 8 | c << 16);
             next += 1;
         }
-        for index in next..1 + len / 4 {
+        for index in next..size / 4 {
             store(index, 0);
         }
-        self.stored(offset, 4 + len);
+        if flush.is_some() {
+            self.stored(data + used, size);
+            return self.store_u64_release(data - 8, (used + size) as u64);
+        }
+        // SAFETY: 1: `at` has checked it, with its alignment; 2: atomic access.
+        unsafe { AtomicU64::from_ptr(commit.cast()) }
+            .store(((used + size) as u64).to_le(), Ordering::Release);
     }
 
     #[cfg(target_endian = "little")]
@@ -499,8 +514,8 @@ impl MemoryMut for HeapMemory {
     fn store_u64(&self, offset: usize, value: u64) {
         self.raw().store_u64(offset, value);
     }
-    fn store_record(&self, offset: usize, first: u32, bytes: &[u8], len: usize) {
-        self.raw().store_record(offset, first, bytes, len);
+    fn append(&self, data: usize, used: usize, first: u32, bytes: &[u8], size: usize) {
+        self.raw().append(data, used, first, bytes, size);
     }
     fn add_u64(&self, offset: usize, by: u64) {
         self.raw().add_u64(offset, by);

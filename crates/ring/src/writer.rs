@@ -259,6 +259,15 @@ impl Reservation {
     }
 }
 
+/// What a sub-buffer has.
+#[derive(Debug, Default, Clone, Copy)]
+struct Page {
+    /// Bytes reserved.
+    write: u16,
+    /// Entries, as a walk would count them.
+    entries: u16,
+}
+
 /// The single writer of one CPU's buffer.
 #[derive(Debug)]
 pub struct CpuWriter<'r, M> {
@@ -267,6 +276,8 @@ pub struct CpuWriter<'r, M> {
     overwrite: bool,
     /// Whether the tail page was begun; false only in a fresh region.
     begun: bool,
+    /// See [`Self::take_turn`].
+    has_turned: bool,
     head: u32,
     commit_page: u32,
     tail: u32,
@@ -276,10 +287,11 @@ pub struct CpuWriter<'r, M> {
     nested: u32,
     /// Time of the last record, or of the page.
     time_stamp: u64,
-    /// Per sub-buffer: bytes reserved.
-    write: Vec<u16>,
-    /// Per sub-buffer: entries, as a walk would count them.
-    entries: Vec<u16>,
+    /// Up to where an event of the tail page needs nothing but itself: the end of the page, or 0
+    /// where something else is to be done before or after it. See [`Self::find_plain_end`].
+    plain_end: usize,
+    /// What each sub-buffer has.
+    pages: Vec<Page>,
     /// What was missed and not yet told with a page.
     missed_next: Option<Missed>,
     overrun: u64,
@@ -293,14 +305,15 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             cpu,
             overwrite: true,
             begun: false,
+            has_turned: false,
             head: FIRST,
             commit_page: FIRST,
             tail: FIRST,
             tail_data: region.geometry.subbuf_offset(cpu, FIRST) + SUBBUF_HEADER,
             nested: 0,
             time_stamp: 0,
-            write: alloc::vec![0; pages],
-            entries: alloc::vec![0; pages],
+            plain_end: 0,
+            pages: alloc::vec![Page::default(); pages],
             missed_next: None,
             overrun: 0,
         }
@@ -330,6 +343,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             None => missed,
             Some(before) => before.and(missed),
         });
+        self.find_plain_end();
     }
 
     /// Counts events whose loss was told before without a number.
@@ -373,10 +387,10 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             each(event.map_err(TakeOverError::BadRecord)?);
         }
         self.time_stamp = events.position().time_stamp;
-        self.entries[self.tail as usize] += events.entries() as u16;
+        self.pages[self.tail as usize].entries += events.entries() as u16;
         self.memory()
             .write(self.data_offset(self.tail) + write, records);
-        self.write[self.tail as usize] += records.len() as u16;
+        self.pages[self.tail as usize].write += records.len() as u16;
         self.store_commit(self.tail);
         Ok(())
     }
@@ -402,29 +416,28 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         let size = subbuf::record_size(payload.len());
         let now = now.max(self.time_stamp);
         let delta = now - self.time_stamp;
-        let used = self.used(self.tail);
+        let (memory, data) = (self.memory(), self.tail_data);
+        let page = &mut self.pages[self.tail as usize];
+        let used = usize::from(page.write);
         let is_plain = payload.len() <= SMALL_MAX
             && delta < encode::DELTA_END
-            && used + size <= SUBBUF_DATA
-            && self.is_plain();
+            && used + size <= self.plain_end;
         if !is_plain {
             return self.record_in_steps(payload, now);
         }
-        let at = self.tail_data + used;
-        self.memory()
-            .store_record(at, encode::small(size, delta), payload, size - 4);
+        // Before the stores, so that nothing has to be looked up again behind them. A crash leaves
+        // nothing of it.
+        page.write = (used + size) as u16;
+        page.entries += 1;
         self.time_stamp = now;
-        self.write[self.tail as usize] = (used + size) as u16;
-        self.entries[self.tail as usize] += 1;
-        self.memory()
-            .store_u64_release(self.tail_data - 8, (used + size) as u64);
+        memory.append(data, used, encode::small(size, delta), payload, size);
         Ok(())
     }
 
-    /// Whether an event that fits the tail page needs nothing but itself.
-    #[inline]
-    fn is_plain(&self) -> bool {
-        self.begun && self.nested == 0 && self.missed_next.is_none()
+    /// To be called when what it looks at has changed.
+    fn find_plain_end(&mut self) {
+        let is_plain = self.begun && self.nested == 0 && self.missed_next.is_none();
+        self.plain_end = if is_plain { SUBBUF_DATA } else { 0 };
     }
 
     #[cold]
@@ -446,13 +459,15 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         (self.head, self.commit_page, self.tail) = (FIRST, FIRST, FIRST);
         self.tail_data = self.data_offset(FIRST);
         (self.time_stamp, self.overrun) = (0, 0);
-        self.write.fill(0);
-        self.entries.fill(0);
+        self.pages.fill(Page::default());
+        self.has_turned = false;
+        self.find_plain_end();
     }
 
-    /// The sub-buffer that is being written.
-    pub(crate) fn tail(&self) -> u32 {
-        self.tail
+    /// Whether the tail has moved to another sub-buffer since this was asked last.
+    #[inline]
+    pub(crate) fn take_turn(&mut self) -> bool {
+        core::mem::take(&mut self.has_turned)
     }
 
     /// Reserves an event of `len` payload bytes at time `now`.
@@ -493,9 +508,10 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         let (header, header_len) = encode::data(size, delta);
         self.memory().write(at + record, &header[..header_len]);
         self.time_stamp = now;
-        self.write[self.tail as usize] += (extend + size) as u16;
-        self.entries[self.tail as usize] += 1;
+        self.pages[self.tail as usize].write += (extend + size) as u16;
+        self.pages[self.tail as usize].entries += 1;
         self.nested += 1;
+        self.find_plain_end();
         Ok(Reservation {
             page: self.tail,
             start,
@@ -523,10 +539,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
     /// Commits an event. The outermost commit makes it and everything nested in it visible.
     pub fn commit(&mut self, reservation: Reservation) {
         drop(reservation);
-        self.nested -= 1;
-        if self.nested == 0 {
-            self.publish();
-        }
+        self.end_nested();
     }
 
     /// Throws a reserved event away. The last one of the page gives its space back; another one
@@ -542,23 +555,28 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             ..
         } = reservation;
         if page == self.tail && end == self.used(page) {
-            self.write[page as usize] = start as u16;
-            self.entries[page as usize] -= 1;
+            self.pages[page as usize].write = start as u16;
+            self.pages[page as usize].entries -= 1;
             self.time_stamp = time_stamp_before;
         } else {
             let padding = encode::padding(end - record, delta.max(1));
             self.memory()
                 .write(self.data_offset(page) + record, &padding);
             // A walk takes padding with a delta of 1 for a filler, and counts the others.
-            self.entries[page as usize] -= u16::from(delta <= 1);
+            self.pages[page as usize].entries -= u16::from(delta <= 1);
         }
+        self.end_nested();
+    }
+
+    // ---- Steps ----
+
+    fn end_nested(&mut self) {
         self.nested -= 1;
+        self.find_plain_end();
         if self.nested == 0 {
             self.publish();
         }
     }
-
-    // ---- Steps ----
 
     fn memory(&self) -> &'r M {
         &self.region.memory
@@ -573,7 +591,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
     }
 
     fn used(&self, page: u32) -> usize {
-        usize::from(self.write[page as usize])
+        usize::from(self.pages[page as usize].write)
     }
 
     fn after(&self, page: u32) -> u32 {
@@ -604,7 +622,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             return;
         }
         self.memory().write(at, &encode::padding(rest, 1));
-        self.write[self.tail as usize] = SUBBUF_DATA as u16;
+        self.pages[self.tail as usize].write = SUBBUF_DATA as u16;
         if self.nested == 0 {
             self.store_commit(self.tail);
         }
@@ -623,12 +641,13 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             }
             self.tail = next;
             self.tail_data = self.data_offset(next);
+            self.has_turned = true;
         }
         self.begun = true;
         let missed = self.missed_next.take();
         self.time_stamp = time_stamp;
-        self.write[self.tail as usize] = 0;
-        self.entries[self.tail as usize] = 0;
+        self.pages[self.tail as usize] = Page::default();
+        self.find_plain_end();
         let (layout, at) = (self.region.extension.as_ref(), self.page_offset(self.tail));
         if let Some(layout) = layout {
             let seal = Seal {
@@ -667,7 +686,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
 
     /// Moves the head on: the oldest sub-buffer is going to be overwritten.
     fn give_up_head(&mut self) {
-        let entries = u64::from(self.entries[self.head as usize]);
+        let entries = u64::from(self.pages[self.head as usize].entries);
         self.head = self.after(self.head);
         self.overrun = self.overrun.wrapping_add(entries);
         self.count(Counter::Overrun, entries);
@@ -719,7 +738,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         let seal = Seal {
             time_stamp,
             size: size as u32,
-            entries: self.entries[page as usize],
+            entries: self.pages[page as usize].entries,
             missed: open
                 .filter(|open| open.time_stamp == time_stamp)
                 .and_then(|open| open.missed),
