@@ -211,6 +211,14 @@ impl RawMemory<'_> {
         }
     }
 
+    /// What [`append`](MemoryMut::append) does last where stores have to leave the caches.
+    #[cold]
+    #[inline(never)]
+    fn publish_flushing(&self, data: usize, used: usize, size: usize) {
+        self.stored(data + used, size);
+        self.store_u64_release(data - 8, (used + size) as u64);
+    }
+
     /// Where a byte lies, for who makes an atomic of it.
     ///
     /// # Panics
@@ -223,11 +231,9 @@ impl RawMemory<'_> {
 
     #[inline]
     fn at(&self, offset: usize, len: usize, align: usize) -> *mut u8 {
-        assert!(
-            offset <= self.len && len <= self.len - offset && offset.is_multiple_of(align),
-            "{len} bytes at {offset:#x} are outside of {:#x} bytes or not aligned",
-            self.len
-        );
+        if offset > self.len || len > self.len - offset || !offset.is_multiple_of(align) {
+            is_outside(offset, len, self.len);
+        }
         // SAFETY: 1 and 3: the offset is inside the memory, as just checked.
         unsafe { self.base.add(offset) }
     }
@@ -248,6 +254,13 @@ impl RawMemory<'_> {
         // SAFETY: 1: in bounds, checked by `at`; 2: only atomics are made of it.
         unsafe { AtomicU8::from_ptr(self.at(offset, 1, 1)) }
     }
+}
+
+/// Apart, so that what it says is not put together beside each access.
+#[cold]
+#[inline(never)]
+fn is_outside(offset: usize, len: usize, there: usize) -> ! {
+    panic!("{len} bytes at {offset:#x} are outside of {there:#x} bytes or not aligned")
 }
 
 /// Splits `len` bytes at `offset` into unaligned bytes, whole words, and the bytes after them.
@@ -407,8 +420,7 @@ impl MemoryMut for RawMemory<'_> {
             store(index, 0);
         }
         if flush.is_some() {
-            self.stored(data + used, size);
-            return self.store_u64_release(data - 8, (used + size) as u64);
+            return self.publish_flushing(data, used, size);
         }
         // SAFETY: 1: `at` has checked it, with its alignment; 2: atomic access.
         unsafe { AtomicU64::from_ptr(commit.cast()) }
