@@ -204,7 +204,8 @@ ones or appear a second time.
 
 * Every event of the undamaged region that the kernel keeps, outlive keeps, in each case.
 * In brackets, outlive's are changed in place, and nothing in a kernel's region can tell: payload, or a time that
-  still fits. It says *unsealed* of them.
+  still fits, or overlaps its neighbour's by less than a sixteenth of a sub-buffer. It says *unsealed* of them: a
+  region in which one valid record became another is one that the kernel could have written.
 * *sealed*: the same events in a region that outlive wrote, damaged by the same bytes at the same places. Of a sub-buffer that
   outlive calls sealed nothing is ever invented. (In a region of 6.12, whose layout is another, the same places are
   of other parts.) In brackets are those of sub-buffers that are newer than their seal, as a
