@@ -9,6 +9,7 @@ use outlive::{Backing, Recorder, event, span};
 use outlive_event::{Formatter, TextOptions};
 use outlive_trace::Switches;
 use outlive_trace::view::View;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 fn start(folder: &Folder) -> Recorder {
     Recorder::builder("prog")
@@ -440,12 +441,10 @@ fn a_filter_keeps_what_it_matches_and_a_wrong_one_is_told() {
 
 /// Runs the calling thread on this CPU alone, if it may.
 fn move_to(cpu: usize) {
-    // SAFETY: zero is a set of no CPU.
-    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set holds 1024 CPUs.
-    unsafe { libc::CPU_SET(cpu % 1024, &mut cpus) };
-    // SAFETY: the set is as long as is said. A CPU that is not there leaves things as they are.
-    unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &raw const cpus) };
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu % CpuSet::MAX_CPU);
+    // One that is not there leaves things as they are.
+    let _ = sched_setaffinity(None, &cpus);
 }
 
 /// Forty threads over four lanes, of which ten at a time live, each moved from CPU to CPU while it
