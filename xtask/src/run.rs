@@ -29,16 +29,23 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 
 /// Runs a command and fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    println!("$ {}", shown(command));
-    let start = Instant::now();
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {}", shown(command)))?;
-    println!("# {} s", start.elapsed().as_secs());
+    let status = timed(command, |command| Ok(command.status()?))?;
     if !status.success() {
         bail!("{} failed: {status}", shown(command));
     }
     Ok(())
+}
+
+/// Shows a command, runs it by `run`, and shows how long that took.
+pub(crate) fn timed<T>(
+    command: &mut Command,
+    run: impl FnOnce(&mut Command) -> Result<T>,
+) -> Result<T> {
+    println!("$ {}", shown(command));
+    let start = Instant::now();
+    let done = run(command).with_context(|| format!("cannot run {}", shown(command)))?;
+    println!("# {} s", start.elapsed().as_secs());
+    Ok(done)
 }
 
 /// The standard output of a command that must succeed.

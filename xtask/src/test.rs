@@ -2,11 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{PARQUET, cargo, run, shown};
+use crate::run::{PARQUET, cargo, run, timed};
 use crate::{bench, checked, setup};
 
 /// What a skipped test means.
@@ -44,21 +43,16 @@ impl Counts {
 
     /// Runs a command that runs tests, and counts them. `false` if it failed.
     fn run(&mut self, command: &mut Command) -> Result<bool> {
-        println!("$ {}", shown(command));
-        let start = Instant::now();
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run {}", shown(command)))?;
-        let stdout = child.stdout.take().context("no output of the tests")?;
-        for line in BufReader::new(stdout).lines() {
-            let line = line?;
-            self.read(&line);
-            println!("{line}");
-        }
-        let status = child.wait()?;
-        println!("# {} s", start.elapsed().as_secs());
-        Ok(status.success())
+        timed(command, |command| {
+            let mut child = command.stdout(Stdio::piped()).spawn()?;
+            let stdout = child.stdout.take().context("no output of the tests")?;
+            for line in BufReader::new(stdout).lines() {
+                let line = line?;
+                self.read(&line);
+                println!("{line}");
+            }
+            Ok(child.wait()?.success())
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! What the traps do was seen at run time with Linux 7.3.4 unless another version is named.
 
-use outlive_trace::cmdline::{AreaRef, CommandLine, InstanceKind};
+use outlive_trace::cmdline::{CommandLine, InstanceKind};
 
 use super::system::System;
 
@@ -69,12 +69,7 @@ impl BootInstance {
                 Some(InstanceKind::Backup { source }) => Some(source.clone()),
                 _ => None,
             },
-            is_by_address: matches!(
-                kind,
-                Some(InstanceKind::Persistent {
-                    area: AreaRef::Address { .. }
-                })
-            ),
+            is_by_address: kind.is_some_and(|kind| kind.address().is_some()),
             has_events: given.is_some_and(|given| !given.events.is_empty()),
             range: log.iter().rev().find_map(|line| mapped_range(line, &name)),
             is_last_boot: info.is_some_and(|info| !info.starts_with("# Current")),
@@ -154,15 +149,10 @@ pub(crate) fn line_traps(line: &CommandLine) -> Vec<String> {
                 instance.name
             ));
         }
-        let is_address = |kind: &InstanceKind| {
-            matches!(
-                kind,
-                InstanceKind::Persistent {
-                    area: AreaRef::Address { .. }
-                }
-            )
-        };
-        if before.iter().any(|earlier| is_address(&earlier.kind)) {
+        if before
+            .iter()
+            .any(|earlier| earlier.kind.address().is_some())
+        {
             traps.push(format!(
                 "`{}` stands behind an instance given as @ADDRESS:SIZE: it is never removed, and \
                  unusable once it was read empty",

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use outlive_kernel::nr_cpu_ids;
-use outlive_trace::cmdline::{AreaRef, CommandLine, InstanceKind};
+use outlive_trace::cmdline::CommandLine;
 use outlive_trace::{Backing, start};
 
 use crate::args::{Args, InstallArgs, UninstallArgs};
@@ -172,11 +172,9 @@ fn plan(args: &Args, install: &InstallArgs, line: &Line, cmdline: &CommandLine) 
 /// The memory of instances that the line itself gives an address.
 fn by_address(cmdline: &CommandLine) -> impl Iterator<Item = (String, Backing)> {
     let instances = cmdline.instances.iter();
-    instances.filter_map(|instance| match instance.kind {
-        InstanceKind::Persistent {
-            area: AreaRef::Address { start, .. },
-        } => Some((instance.name.clone(), Backing::DevMem { address: start })),
-        _ => None,
+    instances.filter_map(|instance| {
+        let (address, _) = instance.kind.address()?;
+        Some((instance.name.clone(), Backing::DevMem { address }))
     })
 }
 

@@ -76,11 +76,9 @@ pub(crate) fn memmap(cmdline: &CommandLine, areas: &[(String, Backing)]) -> Vec<
             _ => None,
         }
     };
-    let by_address = cmdline.instances.iter().filter_map(|one| match one.kind {
-        InstanceKind::Persistent {
-            area: AreaRef::Address { start, size },
-        } => Some(format!("memmap={size:#x}${start:#x}")),
-        _ => None,
+    let by_address = cmdline.instances.iter().filter_map(|one| {
+        let (address, bytes) = one.kind.address()?;
+        Some(format!("memmap={bytes:#x}${address:#x}"))
     });
     let labelled = labelled(cmdline).into_iter().filter_map(parameter);
     labelled.chain(by_address).collect()

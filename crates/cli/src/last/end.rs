@@ -155,17 +155,9 @@ impl<'v> End<'v> {
 
     /// What each CPU ran, and since when.
     pub(super) fn on_cpu(&self) -> impl Iterator<Item = (u32, Task)> {
-        self.tasks.on_cpu().map(|(cpu, task)| {
-            let since = self.certain_since_of_cpu.get(&cpu);
-            let is_certain = since.is_some_and(|since| task.since >= *since);
-            (
-                cpu,
-                Task {
-                    is_certain,
-                    ..task.clone()
-                },
-            )
-        })
+        let since = |cpu| self.certain_since_of_cpu.get(&cpu).copied();
+        let tasks = self.tasks.on_cpu();
+        tasks.map(move |(cpu, task)| (cpu, task.judged(since(cpu).unwrap_or(u64::MAX))))
     }
 
     /// What the groups of last events are those of.

@@ -42,6 +42,16 @@ pub(super) struct Task {
     pub(super) is_certain: bool,
 }
 
+impl Task {
+    /// The same, of which an event may be gone if it has done this since before `certain_since`.
+    pub(super) fn judged(&self, certain_since: u64) -> Self {
+        Self {
+            is_certain: self.since >= certain_since,
+            ..self.clone()
+        }
+    }
+}
+
 /// All tasks that were seen.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
@@ -103,10 +113,7 @@ impl Tasks {
     /// `certain_since` an event may be gone.
     pub(super) fn that(&self, certain_since: u64, is_wanted: impl Fn(Doing) -> bool) -> Vec<Task> {
         let wanted = self.tasks.values().filter(|task| is_wanted(task.doing));
-        let mut tasks: Vec<Task> = wanted.cloned().collect();
-        for task in &mut tasks {
-            task.is_certain = task.since >= certain_since;
-        }
+        let mut tasks: Vec<Task> = wanted.map(|task| task.judged(certain_since)).collect();
         tasks.sort_unstable_by_key(|task| (task.since, task.pid));
         tasks
     }

@@ -6,7 +6,6 @@
 
 use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::{Page, Recovery};
-use outlive_trace::cmdline::{AreaRef, InstanceKind};
 use outlive_trace::{Mapping, RegionPlace};
 
 use super::{BootInstance, kernel_line};
@@ -66,13 +65,7 @@ impl RingMemory {
 fn place_of(instance: &BootInstance) -> Result<Option<RegionPlace>, Error> {
     let line = kernel_line()?;
     let mut instances = line.instances.iter();
-    Ok(instances.find_map(|declared| match declared.kind {
-        InstanceKind::Persistent {
-            area: AreaRef::Address { start, size },
-        } if declared.name == instance.name => Some(RegionPlace::Physical {
-            address: start,
-            len_bytes: size,
-        }),
-        _ => None,
-    }))
+    let declared = instances.find(|declared| declared.name == instance.name);
+    let address = declared.and_then(|declared| declared.kind.address());
+    Ok(address.map(|(address, len_bytes)| RegionPlace::Physical { address, len_bytes }))
 }

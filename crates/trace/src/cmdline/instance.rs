@@ -57,6 +57,19 @@ pub enum InstanceKind {
     },
 }
 
+impl InstanceKind {
+    /// The physical address and the size in bytes of one that was given as `@ADDRESS:SIZE`.
+    #[must_use]
+    pub fn address(&self) -> Option<(u64, u64)> {
+        match *self {
+            Self::Persistent {
+                area: AreaRef::Address { start, size },
+            } => Some((start, size)),
+            _ => None,
+        }
+    }
+}
+
 /// What the flags of an instance ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
