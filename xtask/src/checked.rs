@@ -7,12 +7,12 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::run::{cargo, has_program, output, target};
-use crate::test::workspace_tests;
 
 /// Packages whose unit tests work on mappings.
-const MAPPED: [&str; 2] = ["crates/trace/src/lib.rs", "crates/kernel/src/lib.rs"];
-/// The tests of the writer for applications, and the one that takes minutes under valgrind.
-const WRITER: &str = "crates/outlive/tests/events.rs";
+const MAPPED: [&str; 2] = ["outlive-trace", "outlive-kernel"];
+/// The tests of the writer for applications: package and test.
+const WRITER: [&str; 2] = ["outlive", "events"];
+/// The one of them that takes minutes under valgrind.
 const SLOW: &str = "a_signal_handler_records";
 /// The C library does not register the thread's area in which the kernel tells the CPU.
 const WITHOUT_RSEQ: (&str, &str) = ("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
@@ -48,44 +48,29 @@ pub(crate) fn memcheck() -> Result<Option<Vec<Command>>> {
         command.args(["--quiet", "--error-exitcode=9", "--leak-check=no", binary]);
         command
     };
-    let programs = test_programs()?;
-    let program = |source: &str| {
-        let mut programs = programs.iter();
-        let found = programs.find(|(path, _)| path.ends_with(source));
-        found
-            .map(|(_, program)| program)
-            .with_context(|| format!("no test program of {source}"))
-    };
     let mut commands = Vec::new();
-    for source in MAPPED {
-        commands.push(under_valgrind(program(source)?));
+    for package in MAPPED {
+        commands.push(under_valgrind(&test_program(&[package, "--lib"])?));
     }
-    let writer = program(WRITER)?;
-    let mut checked = under_valgrind(writer);
+    let [package, test] = WRITER;
+    let writer = test_program(&[package, "--test", test])?;
+    let mut checked = under_valgrind(&writer);
     checked.args(["--skip", SLOW]);
-    let mut native = Command::new(writer);
+    let mut native = Command::new(&writer);
     native.env(WITHOUT_RSEQ.0, WITHOUT_RSEQ.1);
     commands.extend([checked, native]);
     Ok(Some(commands))
 }
 
-/// The test programs of the workspace, as [`workspace_tests`] has built them: source and program.
-fn test_programs() -> Result<Vec<(String, String)>> {
-    let messages =
-        output(workspace_tests().args(["--no-run", "--quiet", "--message-format=json"]))?;
-    let messages = messages.lines().map(serde_json::from_str::<Value>);
-    let messages: Vec<Value> = messages
-        .collect::<Result<_, _>>()
-        .context("cargo's messages")?;
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    Ok(messages
-        .iter()
-        .filter(|message| message["profile"]["test"] == true)
-        .filter_map(|message| {
-            Some((
-                text(&message["target"]["src_path"])?,
-                text(&message["executable"])?,
-            ))
-        })
-        .collect())
+/// The test program of a package, built without optimisation: valgrind takes some optimised code for
+/// wrong.
+fn test_program(package_and_target: &[&str]) -> Result<String> {
+    let mut build = cargo(&["test", "--profile", "memcheck", "--no-run", "--quiet"]);
+    build.args(["--message-format=json", "--package"]);
+    let messages = output(build.args(package_and_target))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find_map(|message| Some(message["executable"].as_str()?.to_owned()))
+        .with_context(|| format!("no test program of {}", package_and_target.join(" ")))
 }

@@ -102,19 +102,19 @@ fn count(result: &str, word: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// The tests of the workspace.
-pub(crate) fn workspace_tests() -> Command {
-    cargo(&["test", "--workspace", "--features", PARQUET])
-}
-
 pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
     if let Err(error) = setup::setup() {
         println!("{error:#}: what needs it is skipped");
     }
     run(&mut cargo(&["build", "--release"]))?;
     let mut counts = Counts::default();
-    let mut command = workspace_tests();
-    command.arg("--no-fail-fast");
+    let mut command = cargo(&[
+        "test",
+        "--workspace",
+        "--features",
+        PARQUET,
+        "--no-fail-fast",
+    ]);
     command.args(args).args(["--", "--show-output"]);
     let mut succeeded = counts.run(&mut command)?;
     if args.is_empty() {
