@@ -17,13 +17,9 @@ const COMPARED_NS: u64 = 500_000;
 /// A source of time stamps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Clock {
-    /// The time stamp counter: `start_ns + (ticks - start_ticks) * scale / 2^32`.
+    /// The time stamp counter.
     #[cfg(target_arch = "x86_64")]
-    Tsc {
-        start_ticks: u64,
-        start_ns: u64,
-        scale: u64,
-    },
+    Tsc(tsc::Counter),
     /// `CLOCK_MONOTONIC`.
     Monotonic,
 }
@@ -39,33 +35,42 @@ impl Clock {
     }
 
     /// Its name in the run record.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Tsc { .. } => "tsc",
+            Self::Tsc(_) => "tsc",
             Self::Monotonic => "mono",
         }
     }
 
     /// The time in nanoseconds.
-    #[inline]
-    pub(crate) fn now(self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Tsc {
-                start_ticks,
-                start_ns,
-                scale,
-            } => {
-                let ticks = tsc::ticks().saturating_sub(start_ticks);
-                start_ns + ((u128::from(ticks) * u128::from(scale)) >> 32) as u64
-            }
+            Self::Tsc(counter) => counter.now(),
             Self::Monotonic => outlive_trace::clock::monotonic_ns(),
         }
     }
 
+    /// What tells the time without a call, if something does.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn quick(&self) -> Option<impl FnOnce() -> u64> {
+        match self {
+            Self::Tsc(counter) => Some(|| counter.now()),
+            Self::Monotonic => None,
+        }
+    }
+
+    /// What tells the time without a call, if something does.
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline(always)]
+    pub(crate) fn quick(&self) -> Option<impl FnOnce() -> u64> {
+        None::<fn() -> u64>
+    }
+
     /// The time beside the system's clocks.
-    pub(crate) fn pair(self) -> ClockPair {
+    pub(crate) fn pair(&self) -> ClockPair {
         let before = self.now();
         let clocks = outlive_trace::clock::read();
         let after = self.now();
@@ -88,9 +93,36 @@ mod tsc {
 
     use super::{CLOCK_SOURCE, COMPARED_NS, Clock};
 
-    /// The time stamp counter.
-    #[inline]
-    pub(super) fn ticks() -> u64 {
+    /// The time stamp counter, scaled: `ticks * scale / 2^32 + offset_ns`.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Counter {
+        scale: u64,
+        /// Goes around: where counter and clock began is not known.
+        offset_ns: u64,
+    }
+
+    impl Counter {
+        /// The counter that says `ns` at `ticks`.
+        fn new(ticks: u64, ns: u64, scale: u64) -> Self {
+            let offset_ns = ns.wrapping_sub(scaled(ticks, scale));
+            Self { scale, offset_ns }
+        }
+
+        /// The time in nanoseconds.
+        #[inline(always)]
+        pub(super) fn now(&self) -> u64 {
+            scaled(ticks(), self.scale).wrapping_add(self.offset_ns)
+        }
+    }
+
+    #[inline(always)]
+    fn scaled(ticks: u64, scale: u64) -> u64 {
+        ((u128::from(ticks) * u128::from(scale)) >> 32) as u64
+    }
+
+    /// The time stamp counter's ticks.
+    #[inline(always)]
+    fn ticks() -> u64 {
         // SAFETY: every x86-64 processor has the instruction; where the system forbids it
         // (prctl(2), PR_SET_TSC) the first reading, at the start, ends the program.
         unsafe { _rdtsc() }
@@ -109,11 +141,8 @@ mod tsc {
         let (ticks, ns) = reading();
         let passed = ticks.checked_sub(first_ticks).filter(|&ticks| ticks > 0)?;
         let scale = (u128::from(ns - first_ns) << 32) / u128::from(passed);
-        Some(Clock::Tsc {
-            start_ticks: ticks,
-            start_ns: ns,
-            scale: u64::try_from(scale).ok()?,
-        })
+        let scale = u64::try_from(scale).ok()?;
+        Some(Clock::Tsc(Counter::new(ticks, ns, scale)))
     }
 
     /// CPUID leaf 0x80000007, EDX bit 8 (Intel SDM volume 3, 19.17.1).

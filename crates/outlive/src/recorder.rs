@@ -20,7 +20,7 @@ use crate::field::FieldType;
 use crate::place::Place;
 use crate::registry::{Locked, Registry};
 use crate::site::{self, OWN, Site};
-use crate::system::{self, AtThreadEnd};
+use crate::system::{self, AtThreadEnd, CpuWord};
 use crate::thread::Thread;
 use crate::{Builder, Error, Previous};
 
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) registry: Locked,
     pub(crate) layout: Layout,
     pub(crate) clock: Clock,
+    /// Where the CPU is read quickly, if it can be.
+    cpu_word: Option<CpuWord>,
     /// Tells recorders of one process apart, from 1.
     number: u32,
     /// The process that the region belongs to: the one that started it, or a forked child with a
@@ -89,7 +91,6 @@ impl Recorder {
     }
 
     pub(crate) fn start(prepared: Prepared) -> Result<Self, Error> {
-        system::find_cpu_word();
         let number = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
         let Prepared {
             place,
@@ -124,6 +125,7 @@ impl Recorder {
             registry: Locked::new(registry),
             layout,
             clock,
+            cpu_word: CpuWord::find(),
             number,
             process: AtomicU32::new(system::process_id()),
             locks: place.locks().map(AtomicI32::new),
@@ -222,40 +224,46 @@ impl Inner {
     /// Records an event if it matches the filter. The first bytes of `event` are filled in here.
     #[inline(always)]
     pub(crate) fn write(&self, id: u16, event: &mut [u8], filter: Option<&Predicate>) {
+        if !self.write_quickly(id, event, filter) {
+            self.write_slowly(id, event, filter);
+        }
+    }
+
+    /// Records an event if nothing else has to be done; says whether it did. Nothing here takes the
+    /// event's address, so that a short one need not be in memory.
+    #[inline(always)]
+    fn write_quickly(&self, id: u16, event: &mut [u8], filter: Option<&Predicate>) -> bool {
+        let thread = Thread::current();
+        let cpu = self.cpu_word.and_then(CpuWord::read);
+        let (Some(clock), Some(cpu)) = (self.clock.quick(), cpu) else {
+            return false;
+        };
+        if thread.recorder.get() != self.number || filter.is_some() {
+            return false;
+        }
+        put_common(event, id, cpu, thread);
+        let Some(now) = self.lanes.record_own(&thread.slot, event, clock) else {
+            return false;
+        };
+        if now >= self.next_beat_ns.load(Ordering::Relaxed) {
+            self.beat(now);
+        }
+        true
+    }
+
+    /// Records an event of a thread whose lane another one has, or that has none, or that needs more
+    /// than to be written.
+    #[inline(never)]
+    pub(crate) fn write_slowly(&self, id: u16, event: &mut [u8], filter: Option<&Predicate>) {
         let thread = Thread::current();
         if thread.recorder.get() != self.number {
             self.meet(thread);
         }
-        // In one piece: a word that was stored in parts is slow to load.
-        let (cpu, thread_id) = (u64::from(system::cpu()), u64::from(thread.id.get()));
-        let common = u64::from(id) | cpu << 16 | thread_id << 32;
-        event[..COMMON_BYTES].copy_from_slice(&common.to_le_bytes());
+        let cpu = self.cpu_word.and_then(CpuWord::read);
+        put_common(event, id, cpu.unwrap_or_else(system::cpu), thread);
         if filter.is_some_and(|filter| !is_wanted(filter, event)) {
             return;
         }
-        let written = match self.lanes.enter_own(&thread.slot) {
-            Some(lane) => self.write_in_lane(lane, event),
-            None => return self.write_elsewhere(thread, event),
-        };
-        if written >= self.next_beat_ns.load(Ordering::Relaxed) {
-            self.beat(written);
-        }
-    }
-
-    /// Returns when it was.
-    #[inline(always)]
-    fn write_in_lane(&self, mut lane: Lane<'_>, event: &[u8]) -> u64 {
-        // Inside, so that time goes forwards in each lane.
-        let now = self.clock.now();
-        // A full ring that is not overwritten: counted.
-        let _ = lane.writer().record(event, now);
-        now
-    }
-
-    /// Writes an event of a thread whose lane another one has, or that has none.
-    #[cold]
-    #[inline(never)]
-    fn write_elsewhere(&self, thread: &Thread, event: &[u8]) {
         match self.lanes.enter(&thread.slot) {
             Ok(lane) => {
                 let written = self.write_in_lane(lane, event);
@@ -264,6 +272,15 @@ impl Inner {
             Err(NoLane::AllBusy) => {}
             Err(NoLane::Forked) => self.write_as_child(thread, event),
         }
+    }
+
+    /// Returns when it was.
+    fn write_in_lane(&self, mut lane: Lane<'_>, event: &[u8]) -> u64 {
+        // Inside, so that time goes forwards in each lane.
+        let now = self.clock.now();
+        // A full ring that is not overwritten: counted.
+        let _ = lane.writer().record(event, now);
+        now
     }
 
     /// A forked child's first event.
@@ -315,6 +332,14 @@ impl Inner {
     }
 }
 
+/// The fields that every event has.
+#[inline(always)]
+fn put_common(event: &mut [u8], id: u16, cpu: u16, thread: &Thread) {
+    // In one piece: a word that was stored in parts is slow to load.
+    let common = u64::from(id) | u64::from(cpu) << 16 | u64::from(thread.id.get()) << 32;
+    event[..COMMON_BYTES].copy_from_slice(&common.to_le_bytes());
+}
+
 fn is_wanted(filter: &Predicate, event: &[u8]) -> bool {
     let cpu = u32::from(u16::from_le_bytes([event[2], event[3]]));
     filter.matches(event, cpu, system::thread_name)
@@ -354,16 +379,48 @@ pub fn record<V: Values>(site: &'static Site, values: &V) {
     };
     // Known when this is compiled: a buffer that is not larger than it has to be, since it is cleared.
     match V::FIXED_BYTES {
-        0..=24 if !V::IS_DYNAMIC => record_short::<24, V>(inner, id, site, values),
+        0..=24 if !V::IS_DYNAMIC => {
+            let mut event = [0; 24];
+            values.put(&mut event[..V::FIXED_BYTES]);
+            let (words, _) = event.as_chunks::<8>();
+            let [_, first, second] = [words[0], words[1], words[2]].map(u64::from_le_bytes);
+            record_two_words::<V>(inner, id, site, first, second);
+        }
         0..=48 if !V::IS_DYNAMIC => record_short::<48, V>(inner, id, site, values),
         _ => record_long(inner, id, site, values),
     }
 }
 
+/// Records an event whose own fields come in registers. Not a part of each site: once for each kind of
+/// values.
+#[inline(never)]
+fn record_two_words<V: Values>(inner: &Inner, id: u16, site: &Site, first: u64, second: u64) {
+    let mut event = [0; 24];
+    event[8..16].copy_from_slice(&first.to_le_bytes());
+    event[16..].copy_from_slice(&second.to_le_bytes());
+    record_array::<24, V>(inner, id, site, event);
+}
+
 /// Not a part of each site: once for each kind of values.
 #[inline(never)]
 fn record_short<const MAX: usize, V: Values>(inner: &Inner, id: u16, site: &Site, values: &V) {
-    put(inner, id, site, values, &mut [0; MAX][..V::FIXED_BYTES]);
+    let mut event = [0; MAX];
+    values.put(&mut event[..V::FIXED_BYTES]);
+    record_array::<MAX, V>(inner, id, site, event);
+}
+
+#[inline(always)]
+fn record_array<const MAX: usize, V: Values>(
+    inner: &Inner,
+    id: u16,
+    site: &Site,
+    mut event: [u8; MAX],
+) {
+    if !inner.write_quickly(id, &mut event[..V::FIXED_BYTES], site.filter()) {
+        // A copy: only this one is in memory.
+        let mut event = event;
+        inner.write_slowly(id, &mut event[..V::FIXED_BYTES], site.filter());
+    }
 }
 
 #[inline(never)]
@@ -372,13 +429,8 @@ fn record_long<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V) {
     if len <= SMALL_EVENT {
         put(inner, id, site, values, &mut [0; SMALL_EVENT][..len]);
     } else {
-        put(
-            inner,
-            id,
-            site,
-            values,
-            &mut [0; EVENT_MAX][..len.min(EVENT_MAX)],
-        );
+        let len = len.min(EVENT_MAX);
+        put(inner, id, site, values, &mut [0; EVENT_MAX][..len]);
     }
 }
 

@@ -4,8 +4,7 @@
 
 use std::io;
 use std::mem;
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::num::NonZeroIsize;
 
 use outlive_ring::Barrier;
 use outlive_ring::catalog::TASK_NAME_MAX;
@@ -14,53 +13,60 @@ use outlive_ring::catalog::TASK_NAME_MAX;
 const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
 const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 
-/// Where the C library keeps the thread's restartable-sequence area, from the thread pointer on; 0
-/// unknown.
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-static RSEQ_OFFSET: AtomicIsize = AtomicIsize::new(0);
+/// Where each thread's area for restartable sequences lies, from the thread pointer on: what the CPU is
+/// read from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CpuWord(#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))] NonZeroIsize);
 
-/// Looks for what [`cpu`] reads directly: glibc 2.35 and later tell (`__rseq_offset`,
-/// `__rseq_size`). Looked up by name, so that the program still starts with an older one.
-pub(crate) fn find_cpu_word() {
+impl CpuWord {
+    /// Looks for it: glibc 2.35 and later tell (`__rseq_offset`, `__rseq_size`). Looked up by name, so
+    /// that the program still starts with an older one.
     #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-    {
+    pub(crate) fn find() -> Option<Self> {
         // SAFETY: the names end with a zero.
         let find =
             |name: &std::ffi::CStr| unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
         let offset: *const isize = find(c"__rseq_offset").cast_const().cast();
         let size: *const u32 = find(c"__rseq_size").cast_const().cast();
         // SAFETY: constants of the C library, of these types; the area's first 8 bytes have the CPU.
-        let (offset, size) = unsafe { (offset.as_ref(), size.as_ref()) };
-        if let (Some(&offset), Some(8..)) = (offset, size.copied()) {
-            RSEQ_OFFSET.store(offset, Ordering::Relaxed);
+        match unsafe { (offset.as_ref(), size.as_ref()) } {
+            (Some(&offset), Some(8..)) => NonZeroIsize::new(offset).map(Self),
+            _ => None,
         }
     }
-}
 
-/// The CPU that the thread runs on; 0 where the system does not tell.
-#[inline]
-pub(crate) fn cpu() -> u16 {
-    #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-    {
-        let offset = RSEQ_OFFSET.load(Ordering::Relaxed);
-        if offset != 0 {
+    /// Unknown here.
+    #[cfg(not(all(target_arch = "x86_64", target_env = "gnu")))]
+    pub(crate) fn find() -> Option<Self> {
+        None
+    }
+
+    /// The CPU that the thread runs on, if the thread has such an area.
+    #[inline(always)]
+    pub(crate) fn read(self) -> Option<u16> {
+        #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+        {
             let cpu: u32;
             // SAFETY: the thread's own area, which the kernel keeps up to date: `cpu_id` is its second
             // word (rseq(2)).
             unsafe {
                 std::arch::asm!(
                     "mov {cpu:e}, dword ptr fs:[{offset} + 4]",
-                    offset = in(reg) offset,
+                    offset = in(reg) self.0.get(),
                     cpu = lateout(reg) cpu,
                     options(nostack, readonly, preserves_flags)
                 );
             }
             // Of a thread that is not registered the word is below zero.
-            if let Ok(cpu) = u16::try_from(cpu) {
-                return cpu;
-            }
+            u16::try_from(cpu).ok()
         }
+        #[cfg(not(all(target_arch = "x86_64", target_env = "gnu")))]
+        None
     }
+}
+
+/// The CPU that the thread runs on, however long it takes; 0 where the system does not tell.
+pub(crate) fn cpu() -> u16 {
     // SAFETY: no arguments, no memory.
     u16::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
 }

@@ -12,7 +12,7 @@ use outlive_ring::ThreadSlot;
 #[derive(Debug)]
 pub(crate) struct Thread {
     /// Its place among the threads that have lanes.
-    pub(crate) slot: ThreadSlot,
+    pub(crate) slot: ThreadSlot<'static>,
     /// The recorder that it is known to; 0 none.
     pub(crate) recorder: Cell<u32>,
     /// Its id.

@@ -63,21 +63,26 @@ pub(crate) mod shared {
     /// Shorter data is left to others.
     pub(crate) const MIN_LEN: usize = 3 * 8 * STRETCH;
 
-    /// Continues `crc` over data of at least [`MIN_LEN`] bytes, if this CPU has the instruction.
+    /// Continues `crc` over data of at least [`MIN_LEN`] bytes, if this CPU has the instruction. With
+    /// `AHEAD` the sub-buffer behind is going to be read next.
     ///
     /// # Safety
     ///
     /// `data` is aligned to 8 and valid for atomic reads of `len` bytes.
-    pub(crate) unsafe fn crc32c(crc: u32, data: *const u8, len: usize) -> Option<u32> {
+    pub(crate) unsafe fn crc32c<const AHEAD: bool>(
+        crc: u32,
+        data: *const u8,
+        len: usize,
+    ) -> Option<u32> {
         if len < MIN_LEN || !std::is_x86_feature_detected!("sse4.2") {
             return None;
         }
         // SAFETY: the instruction is there, and the caller promises the data.
-        Some(unsafe { three_stretches(crc, data, len) })
+        Some(unsafe { three_stretches::<AHEAD>(crc, data, len) })
     }
 
     #[target_feature(enable = "sse4.2")]
-    unsafe fn three_stretches(crc: u32, data: *const u8, len: usize) -> u32 {
+    unsafe fn three_stretches<const AHEAD: bool>(crc: u32, data: *const u8, len: usize) -> u32 {
         let word = |i: usize| {
             // SAFETY: only words inside of the data are asked for; mutable for the atomic's sake.
             unsafe { AtomicU64::from_ptr(data.add(8 * i).cast_mut().cast()) }
@@ -89,7 +94,7 @@ pub(crate) mod shared {
         };
         let (mut first, mut second, mut third) = (u64::from(!crc), 0, 0);
         for i in 0..STRETCH {
-            if i % 2 == 0 {
+            if AHEAD && i % 2 == 0 {
                 // The next sub-buffer, line by line: the CPU's own prefetcher stops at a page's end.
                 let next = data.wrapping_add(SUBBUF_SIZE + 64 * (i / 2));
                 _mm_prefetch::<_MM_HINT_T0>(next.cast());

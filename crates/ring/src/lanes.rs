@@ -64,23 +64,27 @@ pub struct Slot {
     taken: AtomicU32,
     /// The lane that its thread is inside of, plus 1; 0 outside. Stored by its thread only.
     inside: AtomicU32,
-    /// The lane that its thread means to own, plus 1; 0 none. Used by its thread only.
-    lane: AtomicU32,
 }
 
 /// A thread's place among the slots, in thread-local memory.
 #[derive(Debug, Default)]
-pub struct ThreadSlot {
+pub struct ThreadSlot<'r> {
     /// 0: none yet.
     number: Cell<u32>,
+    /// The slot of this number.
+    slot: Cell<Option<&'r Slot>>,
+    /// The lane that the thread means to own, plus 1; 0 none.
+    lane: Cell<u32>,
 }
 
-impl ThreadSlot {
+impl<'r> ThreadSlot<'r> {
     /// A thread that has not written yet.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             number: Cell::new(0),
+            slot: Cell::new(None),
+            lane: Cell::new(0),
         }
     }
 
@@ -92,7 +96,14 @@ impl ThreadSlot {
 
     /// Forgets the slot: in a forked child it is the parent's.
     pub fn forget(&self) {
+        self.lane.set(0);
+        self.slot.set(None);
         self.number.set(0);
+    }
+
+    fn take(&self, slot: &'r Slot, number: u32) {
+        self.number.set(number);
+        self.slot.set(Some(slot));
     }
 }
 
@@ -115,6 +126,14 @@ pub enum NoLane {
     Forked,
 }
 
+/// A per-CPU buffer that threads write.
+#[derive(Debug)]
+struct Lane<'r, M> {
+    /// [`Owner::owner`].
+    owner: &'r AtomicU32,
+    writer: UnsafeCell<CpuWriter<'r, M>>,
+}
+
 /// The writers of a region, for any number of threads.
 ///
 /// *Invariants*
@@ -126,9 +145,8 @@ pub enum NoLane {
 #[derive(Debug)]
 pub struct Lanes<'r, M> {
     region: &'r Region<M>,
-    owners: &'r [Owner],
+    lanes: Box<[Apart<Lane<'r, M>>]>,
     slots: &'r [Slot],
-    writers: Box<[Apart<UnsafeCell<CpuWriter<'r, M>>>]>,
     barrier: Barrier,
     /// Where the next search for a lane begins.
     next: core::sync::atomic::AtomicU32,
@@ -157,13 +175,15 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
         let nr_lanes = region.geometry().nr_cpus();
         let owners = &owners[..nr_lanes as usize];
         assert!(!slots.is_empty(), "a thread needs a slot");
-        let writer = |cpu| region.writer(cpu).map(UnsafeCell::new).map(Apart);
-        let writers = (0..nr_lanes).filter_map(writer);
+        let lane = |(cpu, owner): (u32, &'r Owner)| {
+            let writer = UnsafeCell::new(region.writer(cpu)?);
+            let owner = &owner.owner;
+            Some(Apart(Lane { owner, writer }))
+        };
         let lanes = Self {
             region,
-            owners,
+            lanes: (0..nr_lanes).zip(owners).filter_map(lane).collect(),
             slots,
-            writers: writers.collect(),
             barrier,
             next: core::sync::atomic::AtomicU32::new(0),
         };
@@ -178,16 +198,16 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     ///
     /// Owners and slots are wiped, and no other thread of this process is inside `restart`.
     pub unsafe fn restart(&self) {
-        for Apart(writer) in &self.writers {
+        for Apart(lane) in &self.lanes {
             // SAFETY: 1: all owners are zero, so nobody is inside any lane nor can get there.
-            unsafe { &mut *writer.get() }.restart();
+            unsafe { &mut *lane.writer.get() }.restart();
         }
         self.free_all();
     }
 
     fn free_all(&self) {
-        for owner in self.owners {
-            owner.owner.store(FREE, Ordering::Release);
+        for Apart(lane) in &self.lanes {
+            lane.owner.store(FREE, Ordering::Release);
         }
     }
 
@@ -199,35 +219,62 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     /// Whether events are dropped when the ring is full, instead of overwriting the oldest. To be
     /// called before any thread writes.
     pub fn set_overwrite(&mut self, overwrite: bool) {
-        for Apart(writer) in &mut self.writers {
-            writer.get_mut().set_overwrite(overwrite);
+        for Apart(lane) in &mut self.lanes {
+            lane.writer.get_mut().set_overwrite(overwrite);
         }
     }
 
-    /// Enters the lane that the thread owns: what succeeds nearly always, and is the quickest.
+    /// Records an event in the lane that the thread owns, if nothing else has to be done: what
+    /// succeeds nearly always, and is the quickest. `now` is asked for the time inside the lane, so
+    /// that time goes forwards there.
+    ///
+    /// Gives the time; `None` if nothing was done, which [`enter`](Self::enter) does then.
     #[inline(always)]
-    pub fn enter_own<'l>(&'l self, thread: &ThreadSlot) -> Option<Inside<'l, 'r, M>> {
-        let number = thread.number.get();
-        let slot = self.slot(number)?;
-        let lane = slot.lane.load(Ordering::Relaxed);
-        let owner = self.owners.get((lane as usize).wrapping_sub(1))?;
+    pub fn record_own(
+        &self,
+        thread: &ThreadSlot<'r>,
+        payload: &[u8],
+        now: impl FnOnce() -> u64,
+    ) -> Option<u64> {
+        let (slot, lane) = self.step_inside(thread)?;
+        let now = now();
+        // SAFETY: 1: we are inside, until the slot says that we are not.
+        let is_recorded = unsafe { &mut *lane.writer.get() }.record_plain(payload, now);
+        // Release: pairs with the load of whoever takes the lane.
+        slot.inside.store(0, Ordering::Release);
+        is_recorded.then_some(now)
+    }
+
+    /// Goes inside of the lane that the thread means to own, if it does own it and is in none.
+    #[inline(always)]
+    fn step_inside(&self, thread: &ThreadSlot<'r>) -> Option<(&'r Slot, &Lane<'r, M>)> {
+        let slot = thread.slot.get()?;
+        let number = thread.lane.get();
+        let Apart(lane) = self.lanes.get((number as usize).wrapping_sub(1))?;
         if slot.inside.load(Ordering::Relaxed) != 0 {
             // We are a signal handler.
             return None;
         }
         // Release, as all stores here: whoever takes the lane that we were inside of before may see
         // this one instead of the 0 in between.
-        slot.inside.store(lane, Ordering::Release);
+        slot.inside.store(number, Ordering::Release);
         match self.barrier {
             Barrier::Process(_) => compiler_fence(Ordering::SeqCst),
             Barrier::Own => fence(Ordering::SeqCst),
         }
         // Acquire: the lane may have been given back to us by somebody who tried to take it.
-        if owner.owner.load(Ordering::Acquire) == number {
-            return Some(self.inside(Some(slot), lane as usize - 1));
+        if lane.owner.load(Ordering::Acquire) == thread.number.get() {
+            return Some((slot, lane));
         }
         slot.inside.store(0, Ordering::Release);
         None
+    }
+
+    /// Enters the lane that the thread owns.
+    fn enter_own<'l>(&'l self, thread: &'l ThreadSlot<'r>) -> Option<Inside<'l, 'r, M>> {
+        let (slot, lane) = self.step_inside(thread)?;
+        let own = Some((slot, thread));
+        Some(Inside { own, lane })
     }
 
     /// Enters a lane that nobody else is inside of: the thread's own, or another one.
@@ -235,21 +282,18 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     /// # Errors
     ///
     /// See [`NoLane`].
-    #[cold]
-    pub fn enter<'l>(&'l self, thread: &ThreadSlot) -> Result<Inside<'l, 'r, M>, NoLane> {
+    pub fn enter<'l>(&'l self, thread: &'l ThreadSlot<'r>) -> Result<Inside<'l, 'r, M>, NoLane> {
         if let Some(inside) = self.enter_own(thread) {
             return Ok(inside);
         }
         self.take_slot(thread);
-        let number = thread.number.get();
-        if let Some(slot) = self.slot(number)
+        if let Some(slot) = thread.slot.get()
             && slot.inside.load(Ordering::Relaxed) == 0
         {
             // A signal handler that comes meanwhile borrows its lane.
             slot.inside.store(LOOKING, Ordering::Release);
-            let lane = self.obtain(number);
-            slot.lane
-                .store(lane.map_or(0, |lane| lane as u32 + 1), Ordering::Relaxed);
+            let lane = self.obtain(thread.number.get());
+            thread.lane.set(lane.map_or(0, |lane| lane as u32 + 1));
             slot.inside.store(0, Ordering::Release);
             if let Some(inside) = self.enter_own(thread) {
                 return Ok(inside);
@@ -262,60 +306,31 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
         self.slots.get((number as usize).wrapping_sub(1))
     }
 
-    /// The thread is inside of the lane.
-    #[inline(always)]
-    fn inside<'l>(&'l self, slot: Option<&'r Slot>, lane: usize) -> Inside<'l, 'r, M> {
-        let Apart(writer) = &self.writers[lane];
-        Inside {
-            lanes: self,
-            slot,
-            lane,
-            writer,
-        }
-    }
-
-    #[cold]
-    fn give_up(&self, slot: &Slot, lane: usize) {
-        slot.lane.store(0, Ordering::Relaxed);
-        let _ = self.owners[lane].owner.compare_exchange(
-            self.number_of(slot),
-            FREE,
-            Ordering::Release,
-            Ordering::Relaxed,
-        );
-    }
-
-    fn number_of(&self, slot: &Slot) -> u32 {
-        let index =
-            (core::ptr::from_ref(slot).addr() - self.slots.as_ptr().addr()) / size_of::<Slot>();
-        index as u32 + 1
-    }
-
     /// Gives the thread a slot, if it has none and one is free.
-    fn take_slot(&self, thread: &ThreadSlot) {
+    fn take_slot(&self, thread: &ThreadSlot<'r>) {
         // A signal handler comes between the search and the store: its slot is lost to the thread
         // then, and free again when all of them are looked for.
         if thread.is_taken() || self.is_forked() {
             return;
         }
-        let take = |slot: &&Slot| {
+        let take = |(_, slot): &(u32, &Slot)| {
             let result = slot
                 .taken
                 .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
             result.is_ok()
         };
-        if let Some(slot) = self.slots.iter().find(take) {
-            thread.number.set(self.number_of(slot));
+        if let Some((number, slot)) = (1..).zip(self.slots).find(take) {
+            thread.take(slot, number);
         }
     }
 
     /// Gives back a thread's slot and lane, when it ends.
-    pub fn leave(&self, thread: &ThreadSlot) {
-        if let Some(slot) = self.slot(thread.number.replace(0)) {
-            let lane = slot.lane.load(Ordering::Relaxed) as usize;
-            if lane > 0 {
-                self.give_up(slot, lane - 1);
-            }
+    pub fn leave(&self, thread: &ThreadSlot<'r>) {
+        if let Some(Apart(lane)) = self.lanes.get((thread.lane.get() as usize).wrapping_sub(1)) {
+            lane.give_up(thread);
+        }
+        if let Some(slot) = thread.slot.get() {
+            thread.forget();
             slot.taken.store(0, Ordering::Release);
         }
     }
@@ -324,13 +339,18 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     fn obtain(&self, number: u32) -> Option<usize> {
         self.claim_free(number).or_else(|| {
             let lane = self.take()?;
-            self.owners[lane].owner.store(number, Ordering::Release);
+            self.owner(lane).store(number, Ordering::Release);
             Some(lane)
         })
     }
 
+    fn owner(&self, lane: usize) -> &'r AtomicU32 {
+        let Apart(lane) = &self.lanes[lane];
+        lane.owner
+    }
+
     fn search_order(&self) -> impl Iterator<Item = usize> + use<M> {
-        let nr_lanes = self.owners.len();
+        let nr_lanes = self.lanes.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) as usize;
         (0..nr_lanes).map(move |i| first.wrapping_add(i) % nr_lanes)
     }
@@ -338,7 +358,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     fn claim_free(&self, number: u32) -> Option<usize> {
         // Acquire: pairs with the release of whoever gave it up.
         self.search_order().find(|&lane| {
-            let owner = &self.owners[lane].owner;
+            let owner = self.owner(lane);
             owner.load(Ordering::Relaxed) == FREE
                 && owner
                     .compare_exchange(FREE, number, Ordering::Acquire, Ordering::Relaxed)
@@ -350,7 +370,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     fn take(&self) -> Option<usize> {
         self.search_order()
             .filter_map(|lane| {
-                let old = self.owners[lane].owner.load(Ordering::Relaxed);
+                let old = self.owner(lane).load(Ordering::Relaxed);
                 Some((lane, old, self.slot(old)?))
             })
             .take(ASKED_MAX)
@@ -358,7 +378,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     }
 
     fn take_from(&self, lane: usize, old: u32, slot: &Slot) -> bool {
-        let owner = &self.owners[lane].owner;
+        let owner = self.owner(lane);
         if owner
             .compare_exchange(old, HELD, Ordering::Acquire, Ordering::Relaxed)
             .is_err()
@@ -381,7 +401,8 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     fn borrow<'l>(&'l self) -> Result<Inside<'l, 'r, M>, NoLane> {
         if let Some(lane) = self.claim_free(HELD).or_else(|| self.take()) {
             // It is held by us, so nobody else is inside (2) nor gets there.
-            return Ok(self.inside(None, lane));
+            let Apart(lane) = &self.lanes[lane];
+            return Ok(Inside { own: None, lane });
         }
         if self.is_forked() {
             return Err(NoLane::Forked);
@@ -392,7 +413,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
 
     /// Whether the memory of owners and slots is that of a forked child.
     fn is_forked(&self) -> bool {
-        self.owners[0].owner.load(Ordering::Relaxed) == 0
+        self.owner(0).load(Ordering::Relaxed) == 0
     }
 
     /// Counts an event that could not be written.
@@ -403,38 +424,44 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     }
 }
 
+impl<M> Lane<'_, M> {
+    #[cold]
+    fn give_up(&self, thread: &ThreadSlot<'_>) {
+        thread.lane.set(0);
+        let number = thread.number.get();
+        let _ = self
+            .owner
+            .compare_exchange(number, FREE, Ordering::Release, Ordering::Relaxed);
+    }
+}
+
 /// A lane that a thread is inside of, until this is dropped. To be dropped by the thread that entered.
 #[derive(Debug)]
 #[must_use = "the lane is left at once"]
 pub struct Inside<'l, 'r, M: MemoryMut> {
-    lanes: &'l Lanes<'r, M>,
-    /// What says so; `None` if the lane is borrowed.
-    slot: Option<&'r Slot>,
-    lane: usize,
-    writer: &'l UnsafeCell<CpuWriter<'r, M>>,
+    /// The thread that owns it, and what says that it is inside; `None` if the lane is borrowed.
+    own: Option<(&'r Slot, &'l ThreadSlot<'r>)>,
+    lane: &'l Lane<'r, M>,
 }
 
 impl<'r, M: MemoryMut> Inside<'_, 'r, M> {
     /// The lane's writer.
-    #[inline(always)]
     pub fn writer(&mut self) -> &mut CpuWriter<'r, M> {
         // SAFETY: 1 of `Lanes`: we are inside; and `self` is borrowed as long as the writer.
-        unsafe { &mut *self.writer.get() }
+        unsafe { &mut *self.lane.writer.get() }
     }
 }
 
 impl<M: MemoryMut> Drop for Inside<'_, '_, M> {
-    #[inline(always)]
     fn drop(&mut self) {
         let is_next_lanes_turn = self.writer().take_turn();
-        let Some(slot) = self.slot else {
-            let owner = &self.lanes.owners[self.lane].owner;
-            return owner.store(FREE, Ordering::Release);
+        let Some((slot, thread)) = self.own else {
+            return self.lane.owner.store(FREE, Ordering::Release);
         };
         // Release: pairs with the load of whoever takes the lane.
         slot.inside.store(0, Ordering::Release);
         if is_next_lanes_turn {
-            self.lanes.give_up(slot, self.lane);
+            self.lane.give_up(thread);
         }
     }
 }

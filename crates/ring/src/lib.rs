@@ -68,7 +68,7 @@ mod writer;
 pub use crc::crc32c;
 pub use lanes::{Barrier, Inside, Lanes, NoLane, Owner, Slot, ThreadSlot};
 pub use layout::{Geometry, LayoutError, RegionFormat, Scratch};
-pub use memory::{HeapMemory, Memory, MemoryMut, RawMemory};
+pub use memory::{HeapMemory, Memory, MemoryMut, RawMemory, Tail};
 pub use page_builder::PageBuilder;
 pub use reader::{Chunk, LiveReader};
 pub use recovery::{Hole, MetaDamage, Page, PageSource, Reason, RecoveredCpu, Recovery, Rejected};

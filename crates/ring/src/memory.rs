@@ -4,7 +4,6 @@
 //! copied word by word, so that a racing writer makes a copy torn but never undefined; the callers
 //! find a torn copy by what they check afterwards (time stamp and commit of the page, checksums).
 
-#[cfg(all(feature = "std", target_arch = "x86_64", not(miri)))]
 use crate::layout::SUBBUF_DATA;
 use alloc::boxed::Box;
 use core::marker::PhantomData;
@@ -66,21 +65,21 @@ pub trait MemoryMut: Memory {
         fence(Ordering::Release);
         self.store_u64(offset, value);
     }
-    /// Appends a record to the `used` bytes of a sub-buffer's data, which begins at `data`, and
-    /// publishes it: stores the little-endian word `first` and behind it `bytes`, with zeros up to
-    /// `size` bytes in all, and then in the word before the data how many bytes are used now. `data`
-    /// is a multiple of 8; `used` and `size` are multiples of 4.
-    fn append(&self, data: usize, used: usize, first: u32, bytes: &[u8], size: usize) {
-        let at = data + used;
-        self.store_u32(at, first);
-        self.write(at + 4, bytes);
-        self.zero(at + 4 + bytes.len(), size - 4 - bytes.len());
-        self.store_u64_release(data - 8, (used + size) as u64);
+    /// The sub-buffer whose data begins at `data`, to append to it quickly; `None` where that is not
+    /// done: the other methods do what it does.
+    fn tail(&self, data: usize) -> Option<Tail<'_>> {
+        let _ = data;
+        None
     }
     /// Adds to a little-endian word, relaxed, so that of several writers at a time none is lost
     /// where the memory is mapped.
     fn add_u64(&self, offset: usize, by: u64) {
         self.store_u64(offset, self.load_u64(offset).wrapping_add(by));
+    }
+    /// Continues the CRC32C `crc` over bytes that were written a moment ago: as
+    /// [`crc32c`](Memory::crc32c), but nothing is read behind them.
+    fn crc32c_of_written(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        self.crc32c(crc, offset, len)
     }
     /// Copies bytes in.
     fn write(&self, offset: usize, bytes: &[u8]);
@@ -130,8 +129,11 @@ impl<M: MemoryMut + ?Sized> MemoryMut for &M {
     fn store_u64_release(&self, offset: usize, value: u64) {
         (**self).store_u64_release(offset, value);
     }
-    fn append(&self, data: usize, used: usize, first: u32, bytes: &[u8], size: usize) {
-        (**self).append(data, used, first, bytes, size);
+    fn tail(&self, data: usize) -> Option<Tail<'_>> {
+        (**self).tail(data)
+    }
+    fn crc32c_of_written(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        (**self).crc32c_of_written(crc, offset, len)
     }
     fn add_u64(&self, offset: usize, by: u64) {
         (**self).add_u64(offset, by);
@@ -165,7 +167,7 @@ unsafe impl Send for RawMemory<'_> {}
 // SAFETY: as for Send.
 unsafe impl Sync for RawMemory<'_> {}
 
-impl RawMemory<'_> {
+impl<'m> RawMemory<'m> {
     /// Whether [`flushing`](Self::flushing) is known for this kind of processor.
     pub const CAN_FLUSH: bool = cfg!(all(target_arch = "x86_64", not(miri)));
 
@@ -211,14 +213,6 @@ impl RawMemory<'_> {
         }
     }
 
-    /// What [`append`](MemoryMut::append) does last where stores have to leave the caches.
-    #[cold]
-    #[inline(never)]
-    fn publish_flushing(&self, data: usize, used: usize, size: usize) {
-        self.stored(data + used, size);
-        self.store_u64_release(data - 8, (used + size) as u64);
-    }
-
     /// Where a byte lies, for who makes an atomic of it.
     ///
     /// # Panics
@@ -250,9 +244,92 @@ impl RawMemory<'_> {
         unsafe { AtomicU64::from_ptr(self.at(offset, 8, 8).cast()) }
     }
 
+    /// The checksum of the bytes, where they are if possible. With `AHEAD` those behind are read next.
+    fn checksum<const AHEAD: bool>(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        #[cfg(all(feature = "std", target_arch = "x86_64", not(miri)))]
+        if offset.is_multiple_of(8) {
+            let data = self.at(offset, len, 8);
+            // SAFETY: 1: in bounds and aligned, checked by `at`; 2: the access is atomic.
+            if let Some(crc) = unsafe { crate::crc::shared::crc32c::<AHEAD>(crc, data, len) } {
+                return crc;
+            }
+        }
+        let mut buffer = [0; SUBBUF_DATA];
+        (0..len).step_by(SUBBUF_DATA).fold(crc, |crc, done| {
+            let part = &mut buffer[..(len - done).min(SUBBUF_DATA)];
+            self.read(offset + done, part);
+            crate::crc32c(crc, part)
+        })
+    }
+
+    /// What leaves the caches does so store by store, not by a tail.
+    fn tail_at(&self, data: usize) -> Option<Tail<'m>> {
+        let commit = self.at(data.wrapping_sub(8), 8 + SUBBUF_DATA, 8);
+        self.flush.is_none().then_some(Tail {
+            commit,
+            lifetime: PhantomData,
+        })
+    }
+
     fn byte(&self, offset: usize) -> &AtomicU8 {
         // SAFETY: 1: in bounds, checked by `at`; 2: only atomics are made of it.
         unsafe { AtomicU8::from_ptr(self.at(offset, 1, 1)) }
+    }
+}
+
+/// A sub-buffer that is written to, of which the bounds have been looked at: for each event's few
+/// stores.
+///
+/// *Invariants*
+/// 1. `commit` is aligned to 8, and behind it are the data, so that `8 + SUBBUF_DATA` bytes are as
+///    invariants 1 and 2 of [`RawMemory`] say for `'m`.
+#[derive(Debug, Clone, Copy)]
+pub struct Tail<'m> {
+    commit: *mut u8,
+    lifetime: PhantomData<&'m AtomicU8>,
+}
+
+// SAFETY: as for `RawMemory`.
+unsafe impl Send for Tail<'_> {}
+// SAFETY: as for `RawMemory`.
+unsafe impl Sync for Tail<'_> {}
+
+impl Tail<'_> {
+    /// Appends a record to the `used` bytes of data and publishes it: stores the little-endian word
+    /// `first` and behind it `bytes`, with zeros up to `size` bytes in all, and then in the commit word
+    /// how many bytes are used now.
+    ///
+    /// # Panics
+    ///
+    /// When the record does not fit the data, or `used` or `size` is not a multiple of 4.
+    #[inline(always)]
+    pub fn append(self, used: usize, first: u32, bytes: &[u8], size: usize) {
+        assert!(bytes.len() + 4 <= size && size.is_multiple_of(4) && used.is_multiple_of(4));
+        assert!(used <= SUBBUF_DATA && size <= SUBBUF_DATA - used);
+        // SAFETY: 1: inside the data, as just checked.
+        let record = unsafe { self.commit.add(8 + used) }.cast::<u32>();
+        let store = |index: usize, word: u32| {
+            // SAFETY: 1: the record has size / 4 words, aligned as `used` is; atomic access.
+            unsafe { AtomicU32::from_ptr(record.add(index)) }
+                .store(word.to_le(), Ordering::Relaxed);
+        };
+        let (words, rest) = bytes.as_chunks::<4>();
+        store(0, first);
+        for (i, &word) in words.iter().enumerate() {
+            store(1 + i, u32::from_le_bytes(word));
+        }
+        let mut next = 1 + words.len();
+        if let [a, rest @ ..] = rest {
+            let [b, c] = [rest.first(), rest.get(1)].map(|byte| u32::from(*byte.unwrap_or(&0)));
+            store(next, u32::from(*a) | b << 8 | c << 16);
+            next += 1;
+        }
+        for index in next..size / 4 {
+            store(index, 0);
+        }
+        // SAFETY: 1; atomic access.
+        unsafe { AtomicU64::from_ptr(self.commit.cast()) }
+            .store(((used + size) as u64).to_le(), Ordering::Release);
     }
 }
 
@@ -343,21 +420,8 @@ impl Memory for RawMemory<'_> {
         }
     }
 
-    #[cfg(all(feature = "std", target_arch = "x86_64", not(miri)))]
     fn crc32c(&self, crc: u32, offset: usize, len: usize) -> u32 {
-        if offset.is_multiple_of(8) {
-            let data = self.at(offset, len, 8);
-            // SAFETY: 1: in bounds and aligned, checked by `at`; 2: the access is atomic.
-            if let Some(crc) = unsafe { crate::crc::shared::crc32c(crc, data, len) } {
-                return crc;
-            }
-        }
-        let mut buffer = [0; SUBBUF_DATA];
-        (0..len).step_by(SUBBUF_DATA).fold(crc, |crc, done| {
-            let part = &mut buffer[..(len - done).min(SUBBUF_DATA)];
-            self.read(offset + done, part);
-            crate::crc32c(crc, part)
-        })
+        self.checksum::<true>(crc, offset, len)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -392,39 +456,12 @@ impl MemoryMut for RawMemory<'_> {
         self.store_u64(offset, value);
     }
 
-    // Each event's: one look at the bounds for all of its stores.
-    #[inline(always)]
-    fn append(&self, data: usize, used: usize, first: u32, bytes: &[u8], size: usize) {
-        assert!(bytes.len() + 4 <= size && size.is_multiple_of(4) && used.is_multiple_of(4));
-        let commit = self.at(data.wrapping_sub(8), 8 + used + size, 8);
-        let flush = self.flush;
-        // SAFETY: 1: `at` has checked all bytes up to the record's end.
-        let record = unsafe { commit.add(8 + used) }.cast::<u32>();
-        let store = |index: usize, word: u32| {
-            // SAFETY: 1: the record has size / 4 words, aligned as `used` is; 2: atomic access.
-            unsafe { AtomicU32::from_ptr(record.add(index)) }
-                .store(word.to_le(), Ordering::Relaxed);
-        };
-        let (words, rest) = bytes.as_chunks::<4>();
-        store(0, first);
-        for (i, &word) in words.iter().enumerate() {
-            store(1 + i, u32::from_le_bytes(word));
-        }
-        let mut next = 1 + words.len();
-        if let [a, rest @ ..] = rest {
-            let [b, c] = [rest.first(), rest.get(1)].map(|byte| u32::from(*byte.unwrap_or(&0)));
-            store(next, u32::from(*a) | b << 8 | c << 16);
-            next += 1;
-        }
-        for index in next..size / 4 {
-            store(index, 0);
-        }
-        if flush.is_some() {
-            return self.publish_flushing(data, used, size);
-        }
-        // SAFETY: 1: `at` has checked it, with its alignment; 2: atomic access.
-        unsafe { AtomicU64::from_ptr(commit.cast()) }
-            .store(((used + size) as u64).to_le(), Ordering::Release);
+    fn tail(&self, data: usize) -> Option<Tail<'_>> {
+        self.tail_at(data)
+    }
+
+    fn crc32c_of_written(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        self.checksum::<false>(crc, offset, len)
     }
 
     #[cfg(target_endian = "little")]
@@ -526,8 +563,11 @@ impl MemoryMut for HeapMemory {
     fn store_u64(&self, offset: usize, value: u64) {
         self.raw().store_u64(offset, value);
     }
-    fn append(&self, data: usize, used: usize, first: u32, bytes: &[u8], size: usize) {
-        self.raw().append(data, used, first, bytes, size);
+    fn tail(&self, data: usize) -> Option<Tail<'_>> {
+        self.raw().tail_at(data)
+    }
+    fn crc32c_of_written(&self, crc: u32, offset: usize, len: usize) -> u32 {
+        self.raw().crc32c_of_written(crc, offset, len)
     }
     fn add_u64(&self, offset: usize, by: u64) {
         self.raw().add_u64(offset, by);

@@ -31,22 +31,17 @@ pub struct Seal {
 /// The checksum of a sub-buffer's contents.
 #[must_use]
 pub fn checksum(time_stamp: u64, data: &[u8]) -> u32 {
-    let crc = crc32c(0, &time_stamp.to_le_bytes());
-    let crc = crc32c(crc, &(data.len() as u32).to_le_bytes());
-    crc32c(crc, data)
+    checksum_by(time_stamp, data.len(), |crc| crc32c(crc, data))
 }
 
-/// The checksum of `size` bytes of data at `offset`, where they are.
-pub(crate) fn checksum_of(
-    memory: &impl Memory,
+/// The checksum of `size` bytes of data, by what continues one over them.
+pub(crate) fn checksum_by(
     time_stamp: u64,
-    offset: usize,
     size: usize,
+    continue_over_data: impl FnOnce(u32) -> u32,
 ) -> u32 {
-    let mut header = [0; 12];
-    header[..8].copy_from_slice(&time_stamp.to_le_bytes());
-    header[8..].copy_from_slice(&(size as u32).to_le_bytes());
-    memory.crc32c(crc32c(0, &header), offset, size)
+    let crc = crc32c(0, &time_stamp.to_le_bytes());
+    continue_over_data(crc32c(crc, &(size as u32).to_le_bytes()))
 }
 
 impl Seal {

@@ -19,11 +19,11 @@ use core::fmt;
 
 use crate::extension::{Counter, HeadMark, Layout, count};
 use crate::layout::{BUFFERS_OFFSET, MAGIC, SUBBUF_DATA, SUBBUF_HEADER, TOTAL_SIZE};
-use crate::seal::{Seal, checksum_of};
+use crate::seal::{Seal, checksum_by};
 use crate::subbuf::{
     self, BadRecord, Event, Events, Missed, PAYLOAD_MAX, SMALL_MAX, TIME_RECORD, encode,
 };
-use crate::{Geometry, LayoutError, MemoryMut, RegionFormat};
+use crate::{Geometry, LayoutError, MemoryMut, RegionFormat, Tail};
 
 /// The first position of the ring proper: position 0 is the reader page.
 const FIRST: u32 = 1;
@@ -281,17 +281,19 @@ pub struct CpuWriter<'r, M> {
     head: u32,
     commit_page: u32,
     tail: u32,
-    /// Offset of the tail page's data in the memory.
-    tail_data: usize,
     /// Reserved and not yet committed events.
     nested: u32,
     /// Time of the last record, or of the page.
     time_stamp: u64,
-    /// Up to where an event of the tail page needs nothing but itself: the end of the page, or 0
-    /// where something else is to be done before or after it. See [`Self::find_plain_end`].
-    plain_end: usize,
-    /// What each sub-buffer has.
+    /// The tail page, while an event that fits it needs nothing but itself: `None` where something else
+    /// is to be done before or after it. See [`Self::find_plain_tail`].
+    plain_tail: Option<Tail<'r>>,
+    /// What the tail page has.
+    tail_page: Page,
+    /// What each other sub-buffer has.
     pages: Vec<Page>,
+    /// What was missed before the tail page, told with it.
+    tail_missed: Option<Missed>,
     /// What was missed and not yet told with a page.
     missed_next: Option<Missed>,
     overrun: u64,
@@ -309,11 +311,12 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             head: FIRST,
             commit_page: FIRST,
             tail: FIRST,
-            tail_data: region.geometry.subbuf_offset(cpu, FIRST) + SUBBUF_HEADER,
             nested: 0,
             time_stamp: 0,
-            plain_end: 0,
+            plain_tail: None,
+            tail_page: Page::default(),
             pages: alloc::vec![Page::default(); pages],
+            tail_missed: None,
             missed_next: None,
             overrun: 0,
         }
@@ -343,7 +346,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             None => missed,
             Some(before) => before.and(missed),
         });
-        self.find_plain_end();
+        self.find_plain_tail();
     }
 
     /// Counts events whose loss was told before without a number.
@@ -387,10 +390,10 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             each(event.map_err(TakeOverError::BadRecord)?);
         }
         self.time_stamp = events.position().time_stamp;
-        self.pages[self.tail as usize].entries += events.entries() as u16;
+        self.tail_page.entries += events.entries() as u16;
         self.memory()
             .write(self.data_offset(self.tail) + write, records);
-        self.pages[self.tail as usize].write += records.len() as u16;
+        self.tail_page.write += records.len() as u16;
         self.store_commit(self.tail);
         Ok(())
     }
@@ -411,33 +414,42 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
     /// # Errors
     ///
     /// See [`ReserveError`]. The failure is counted.
-    #[inline(always)]
     pub fn record(&mut self, payload: &[u8], now: u64) -> Result<(), ReserveError> {
-        let size = subbuf::record_size(payload.len());
-        let now = now.max(self.time_stamp);
-        let delta = now - self.time_stamp;
-        let (memory, data) = (self.memory(), self.tail_data);
-        let page = &mut self.pages[self.tail as usize];
-        let used = usize::from(page.write);
-        let is_plain = payload.len() <= SMALL_MAX
-            && delta < encode::DELTA_END
-            && used + size <= self.plain_end;
-        if !is_plain {
-            return self.record_in_steps(payload, now);
+        if self.record_plain(payload, now) {
+            return Ok(());
         }
-        // Before the stores, so that nothing has to be looked up again behind them. A crash leaves
-        // nothing of it.
-        page.write = (used + size) as u16;
-        page.entries += 1;
-        self.time_stamp = now;
-        memory.append(data, used, encode::small(size, delta), payload, size);
-        Ok(())
+        self.record_in_steps(payload, now)
+    }
+
+    /// Records an event that needs nothing but itself: as nearly all do. If it needs more, nothing is
+    /// done and the answer is no.
+    #[inline(always)]
+    pub(crate) fn record_plain(&mut self, payload: &[u8], now: u64) -> bool {
+        let Some(tail) = self.plain_tail else {
+            return false;
+        };
+        let size = subbuf::record_size(payload.len());
+        let used = usize::from(self.tail_page.write);
+        // Too much as well where time went backwards.
+        let delta = now.wrapping_sub(self.time_stamp);
+        let is_plain =
+            payload.len() <= SMALL_MAX && delta < encode::DELTA_END && used + size <= SUBBUF_DATA;
+        if is_plain {
+            // Before the stores, so that nothing has to be looked up again behind them. A crash
+            // leaves nothing of it.
+            self.tail_page.write = (used + size) as u16;
+            self.tail_page.entries += 1;
+            self.time_stamp = now;
+            tail.append(used, encode::small(size, delta), payload, size);
+        }
+        is_plain
     }
 
     /// To be called when what it looks at has changed.
-    fn find_plain_end(&mut self) {
+    fn find_plain_tail(&mut self) {
         let is_plain = self.begun && self.nested == 0 && self.missed_next.is_none();
-        self.plain_end = if is_plain { SUBBUF_DATA } else { 0 };
+        let tail = || self.memory().tail(self.data_offset(self.tail));
+        self.plain_tail = is_plain.then(tail).flatten();
     }
 
     #[cold]
@@ -457,11 +469,11 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
     pub(crate) fn restart(&mut self) {
         (self.begun, self.nested, self.missed_next) = (false, 0, None);
         (self.head, self.commit_page, self.tail) = (FIRST, FIRST, FIRST);
-        self.tail_data = self.data_offset(FIRST);
         (self.time_stamp, self.overrun) = (0, 0);
+        self.tail_page = Page::default();
         self.pages.fill(Page::default());
         self.has_turned = false;
-        self.find_plain_end();
+        self.find_plain_tail();
     }
 
     /// Whether the tail has moved to another sub-buffer since this was asked last.
@@ -508,10 +520,10 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         let (header, header_len) = encode::data(size, delta);
         self.memory().write(at + record, &header[..header_len]);
         self.time_stamp = now;
-        self.pages[self.tail as usize].write += (extend + size) as u16;
-        self.pages[self.tail as usize].entries += 1;
+        self.tail_page.write += (extend + size) as u16;
+        self.tail_page.entries += 1;
         self.nested += 1;
-        self.find_plain_end();
+        self.find_plain_tail();
         Ok(Reservation {
             page: self.tail,
             start,
@@ -555,15 +567,15 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             ..
         } = reservation;
         if page == self.tail && end == self.used(page) {
-            self.pages[page as usize].write = start as u16;
-            self.pages[page as usize].entries -= 1;
+            self.tail_page.write = start as u16;
+            self.tail_page.entries -= 1;
             self.time_stamp = time_stamp_before;
         } else {
             let padding = encode::padding(end - record, delta.max(1));
             self.memory()
                 .write(self.data_offset(page) + record, &padding);
             // A walk takes padding with a delta of 1 for a filler, and counts the others.
-            self.pages[page as usize].entries -= u16::from(delta <= 1);
+            self.page_mut(page).entries -= u16::from(delta <= 1);
         }
         self.end_nested();
     }
@@ -572,7 +584,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
 
     fn end_nested(&mut self) {
         self.nested -= 1;
-        self.find_plain_end();
+        self.find_plain_tail();
         if self.nested == 0 {
             self.publish();
         }
@@ -590,8 +602,24 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         self.page_offset(page) + SUBBUF_HEADER
     }
 
+    fn page(&self, page: u32) -> Page {
+        if page == self.tail {
+            self.tail_page
+        } else {
+            self.pages[page as usize]
+        }
+    }
+
+    fn page_mut(&mut self, page: u32) -> &mut Page {
+        if page == self.tail {
+            &mut self.tail_page
+        } else {
+            &mut self.pages[page as usize]
+        }
+    }
+
     fn used(&self, page: u32) -> usize {
-        usize::from(self.pages[page as usize].write)
+        usize::from(self.page(page).write)
     }
 
     fn after(&self, page: u32) -> u32 {
@@ -622,7 +650,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             return;
         }
         self.memory().write(at, &encode::padding(rest, 1));
-        self.pages[self.tail as usize].write = SUBBUF_DATA as u16;
+        self.tail_page.write = SUBBUF_DATA as u16;
         if self.nested == 0 {
             self.store_commit(self.tail);
         }
@@ -639,15 +667,16 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             if next == self.head {
                 self.give_up_head();
             }
+            self.pages[self.tail as usize] = self.tail_page;
             self.tail = next;
-            self.tail_data = self.data_offset(next);
             self.has_turned = true;
         }
         self.begun = true;
         let missed = self.missed_next.take();
+        self.tail_missed = missed;
         self.time_stamp = time_stamp;
-        self.pages[self.tail as usize] = Page::default();
-        self.find_plain_end();
+        self.tail_page = Page::default();
+        self.find_plain_tail();
         let (layout, at) = (self.region.extension.as_ref(), self.page_offset(self.tail));
         if let Some(layout) = layout {
             let seal = Seal {
@@ -686,7 +715,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
 
     /// Moves the head on: the oldest sub-buffer is going to be overwritten.
     fn give_up_head(&mut self) {
-        let entries = u64::from(self.pages[self.head as usize].entries);
+        let entries = u64::from(self.page(self.head).entries);
         self.head = self.after(self.head);
         self.overrun = self.overrun.wrapping_add(entries);
         self.count(Counter::Overrun, entries);
@@ -732,23 +761,27 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             return;
         };
         let size = self.used(page);
-        let time_stamp = self.memory().load_u64(self.page_offset(page));
-        // The open seal knows what was missed before the page.
-        let open = Seal::load(layout, self.memory(), self.cpu, page);
+        let memory = self.memory();
+        let time_stamp = memory.load_u64(self.page_offset(page));
         let seal = Seal {
             time_stamp,
             size: size as u32,
-            entries: self.pages[page as usize].entries,
-            missed: open
-                .filter(|open| open.time_stamp == time_stamp)
-                .and_then(|open| open.missed),
-            crc: Some(checksum_of(
-                self.memory(),
-                time_stamp,
-                self.data_offset(page),
-                size,
-            )),
+            entries: self.page(page).entries,
+            missed: self.missed_before(page, time_stamp),
+            crc: Some(checksum_by(time_stamp, size, |crc| {
+                memory.crc32c_of_written(crc, self.data_offset(page), size)
+            })),
         };
-        seal.store(layout, self.memory(), self.cpu, page);
+        seal.store(layout, memory, self.cpu, page);
+    }
+
+    /// What was missed before a page that is not sealed yet.
+    fn missed_before(&self, page: u32, time_stamp: u64) -> Option<Missed> {
+        if page == self.tail {
+            return self.tail_missed;
+        }
+        let layout = self.region.extension.as_ref()?;
+        let open = Seal::load(layout, self.memory(), self.cpu, page);
+        open.filter(|open| open.time_stamp == time_stamp)?.missed
     }
 }

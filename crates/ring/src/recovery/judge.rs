@@ -13,7 +13,7 @@
 use super::{Page, PageSource, Reason, Recovery, prefetch_subbuf};
 use crate::Memory;
 use crate::layout::{RegionFormat, SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
-use crate::seal::{Seal, checksum_of};
+use crate::seal::{Seal, checksum_by};
 use crate::subbuf::{self, BadRecord, Commit, DROPPED, Summary};
 
 /// What was found.
@@ -98,7 +98,8 @@ impl<'a, M: Memory> Judge<'a, M> {
         }
         let contents = header.offset + SUBBUF_HEADER;
         let header_matches = seal.time_stamp == header.time_stamp && header.commit.0 == size as u64;
-        if checksum_of(self.memory, seal.time_stamp, contents, size) != crc {
+        let of_contents = |crc| self.memory.crc32c(crc, contents, size);
+        if checksum_by(seal.time_stamp, size, of_contents) != crc {
             return match header_matches {
                 true => Judged::Bad(Reason::Checksum),
                 false if seal.time_stamp < header.time_stamp => self.by_structure(header),
