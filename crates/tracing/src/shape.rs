@@ -19,8 +19,8 @@ use crate::name;
 /// Shapes that a call site may have; of others each field is text.
 const SHAPES: usize = 8;
 
-/// A code that no type has.
-const NO_VALUE: u64 = u64::MAX;
+/// A number that no field has.
+const NO_VALUE: usize = usize::MAX;
 
 /// An outlive event, and which fields of the call site it has.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ struct Shape {
     event: &'static Event,
     /// Each field's type; of one without a value none.
     types: Vec<Option<FieldType>>,
-    /// The code of each field's type, or `NO_VALUE`, and its number in the event.
-    places: Vec<(u64, usize)>,
+    /// Each field's number in the event, or `NO_VALUE`.
+    numbers: Vec<usize>,
     /// Fields that have values.
     count: usize,
     /// Whether everything is text, whatever it is, or left out.
@@ -151,16 +151,16 @@ impl Shapes {
 
     fn declare(&self, types: Vec<Option<FieldType>>, is_text: bool) -> Option<Shape> {
         let mut fields = self.own.to_vec();
-        let mut places = Vec::with_capacity(types.len());
+        let mut numbers = Vec::with_capacity(types.len());
         for (name, ty) in self.names.iter().zip(&types) {
-            places.push((ty.map_or(NO_VALUE, FieldType::code), fields.len()));
+            numbers.push(ty.map_or(NO_VALUE, |_| fields.len()));
             fields.extend(ty.map(|ty| (name.as_str(), ty)));
         }
         Some(Shape {
             event: Event::declare(&self.system, &self.name, &fields).ok()?,
             count: fields.len() - self.own.len(),
             types,
-            places,
+            numbers,
             is_text,
         })
     }
@@ -210,30 +210,27 @@ struct Put<'a, 'b> {
 }
 
 impl Put<'_, '_> {
-    /// The field's number in the event, if its type there has this code.
-    #[inline]
-    fn number(&mut self, field: &field::Field, code: u64) -> Option<usize> {
-        let place = self.shape.places.get(field.index());
-        let number = place.and_then(|&(known, number)| (known == code).then_some(number));
-        self.has_fit &= number.is_some();
+    /// Puts a field's value, if all before it have fit: `put` is given the field's number in the event,
+    /// and says whether it fits.
+    #[inline(always)]
+    fn fit(&mut self, field: &field::Field, put: impl FnOnce(&mut Fields<'_>, usize) -> bool) {
+        let number = self.shape.numbers.get(field.index());
         self.count += 1;
-        number.filter(|_| self.has_fit)
+        self.has_fit = self.has_fit && put(self.fields, *number.unwrap_or(&NO_VALUE));
     }
 
     #[inline]
     fn put<T: Field + Display + ?Sized>(&mut self, field: &field::Field, value: &T) {
         if self.shape.is_text {
             self.format(field, format_args!("{value}"));
-        } else if let Some(number) = self.number(field, const { T::TYPE.code() }) {
-            self.fields.put(number, value);
+        } else {
+            self.fit(field, |fields, number| fields.put(number, value));
         }
     }
 
     #[inline]
     fn format(&mut self, field: &field::Field, text: fmt::Arguments<'_>) {
-        if let Some(number) = self.number(field, const { FieldType::Text.code() }) {
-            self.fields.format(number, text);
-        }
+        self.fit(field, |fields, number| fields.format(number, text));
     }
 }
 
@@ -266,8 +263,8 @@ impl Visit for Put<'_, '_> {
     fn record_bytes(&mut self, field: &field::Field, value: &[u8]) {
         if self.shape.is_text {
             self.format(field, format_args!("{value:?}"));
-        } else if let Some(number) = self.number(field, const { <[u8]>::TYPE.code() }) {
-            self.fields.put(number, value);
+        } else {
+            self.fit(field, |fields, number| fields.put(number, value));
         }
     }
 
