@@ -8,6 +8,7 @@ use outlive_trace::cmdline::{AreaRef, CommandLine, EventToken, Instance, Instanc
 use outlive_trace::retention::Policy;
 use outlive_trace::{Backing, EventSource, Start, StateDir, apps};
 
+use crate::clock::Comparison;
 use crate::control::LANES_MAX;
 use crate::error::Problems;
 use crate::given::{Given, Taken};
@@ -205,7 +206,8 @@ impl Builder {
             return Err(Error::AlreadyStarted);
         }
         let records_panics = self.records_panics;
-        let recorder = Recorder::start(self.prepare()?)?;
+        let clock = Comparison::begin();
+        let recorder = Recorder::start(self.prepare()?, clock)?;
         if records_panics {
             crate::panic::install_hook();
         }

@@ -14,6 +14,34 @@ const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current
 #[cfg(target_arch = "x86_64")]
 const COMPARED_NS: u64 = 500_000;
 
+/// The counter is being compared with the system's clock, which takes [`COMPARED_NS`] at least: to be
+/// begun before whatever else takes time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Comparison {
+    /// Counter and clock at its begin, if the counter can be relied on.
+    #[cfg(target_arch = "x86_64")]
+    first: Option<(u64, u64)>,
+}
+
+impl Comparison {
+    /// Begins.
+    pub(crate) fn begin() -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            first: tsc::is_reliable().then(tsc::reading),
+        }
+    }
+
+    /// The cheapest clock that can be relied on.
+    pub(crate) fn end(self) -> Clock {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(clock) = self.first.and_then(tsc::measured_since) {
+            return clock;
+        }
+        Clock::Monotonic
+    }
+}
+
 /// A source of time stamps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Clock {
@@ -25,15 +53,6 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    /// The cheapest clock that can be relied on.
-    pub(crate) fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(clock) = tsc::measured() {
-            return clock;
-        }
-        Self::Monotonic
-    }
-
     /// Its name in the run record.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -128,13 +147,14 @@ mod tsc {
         unsafe { _rdtsc() }
     }
 
-    /// The counter with its scale, if it can be relied on.
-    pub(super) fn measured() -> Option<Clock> {
-        let source = std::fs::read_to_string(CLOCK_SOURCE).ok()?;
-        if source.trim() != "tsc" || !is_invariant() {
-            return None;
-        }
-        let (first_ticks, first_ns) = reading();
+    /// Whether the kernel itself tells the time by the counter, and it never stops.
+    pub(super) fn is_reliable() -> bool {
+        let source = std::fs::read_to_string(CLOCK_SOURCE).unwrap_or_default();
+        source.trim() == "tsc" && is_invariant()
+    }
+
+    /// The counter with its scale, measured since this reading.
+    pub(super) fn measured_since((first_ticks, first_ns): (u64, u64)) -> Option<Clock> {
         while monotonic_ns() < first_ns + COMPARED_NS {
             std::hint::spin_loop();
         }
@@ -151,7 +171,7 @@ mod tsc {
     }
 
     /// Counter and clock as close together as eight tries find them.
-    fn reading() -> (u64, u64) {
+    pub(super) fn reading() -> (u64, u64) {
         let tries = (0..8).map(|_| {
             let before = ticks();
             let ns = monotonic_ns();
@@ -169,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_clock_goes_as_the_monotonic_one_does() {
-        for clock in [Clock::best(), Clock::Monotonic] {
+        for clock in [Comparison::begin().end(), Clock::Monotonic] {
             let first = clock.pair();
             std::thread::sleep(std::time::Duration::from_millis(20));
             let second = clock.pair();

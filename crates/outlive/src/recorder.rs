@@ -13,7 +13,7 @@ use outlive_trace::start::close_run;
 
 use crate::background::Background;
 use crate::builder::Prepared;
-use crate::clock::Clock;
+use crate::clock::{Clock, Comparison};
 use crate::control::Control;
 use crate::encode::{COMMON_BYTES, EVENT_MAX, Values};
 use crate::field::FieldType;
@@ -90,7 +90,7 @@ impl Recorder {
         Builder::new(name)
     }
 
-    pub(crate) fn start(prepared: Prepared) -> Result<Self, Error> {
+    pub(crate) fn start(prepared: Prepared, clock: Comparison) -> Result<Self, Error> {
         let number = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
         let Prepared {
             place,
@@ -103,7 +103,7 @@ impl Recorder {
         let place: &'static Place = Box::leak(Box::new(place));
         let region: &'static Region<_> = Box::leak(Box::new(place.lay_out()?));
         let layout = *place.layout();
-        let clock = Clock::best();
+        let clock = clock.end();
         let memory = *region.memory();
         let mut run = RunRecord {
             sequence: run.sequence + 1,
