@@ -125,8 +125,8 @@ begins with the name of its region.
 A region of a kernel (a memory dump) has no event formats in it: give a copy of its tracefs events
 folder with --formats. printk_formats, saved_cmdlines and kallsyms are read from beside it.")]
 pub(crate) struct ShowArgs {
-    /// Instances (boot_mapped), backups (backup), generations (boot_mapped/12), or files; several are
-    /// merged by time
+    /// Instances (boot_mapped), backups (backup), generations (boot_mapped/12), patterns ('web*'), or
+    /// files; several are merged by time
     #[arg(value_name = "NAME|FILE", required = true)]
     pub(crate) names: Vec<String>,
     /// Formats for a region that a kernel wrote: a copy of tracefs' events folder

@@ -19,8 +19,9 @@ pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
         None => formats::of_path(&export.output).map_err(Error::msg)?,
     };
     let selection = export.selection.selection()?;
-    let views = Target::open_all(args, &export.names, export.formats.as_deref())?;
-    let sources = sources(&export.names, &views, &selection)?;
+    let names = Target::matching(args, &export.names)?;
+    let views = Target::open_all(args, &names, export.formats.as_deref())?;
+    let sources = sources(&names, &views, &selection)?;
     let bar = progress_bar(sources.entries());
     let summary = outlive_export::write(format, &sources, &export.output, &mut |events| {
         bar.set_position(events);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::args::{Args, LsArgs};
 use crate::summary::Summary;
 use crate::target::{existing_state, newest, state_path};
-use crate::{exit, units};
+use crate::{exit, target, units};
 
 /// One line of the list.
 struct Row {
@@ -71,8 +71,7 @@ fn rows(state: &StateDir) -> Result<Vec<Row>> {
         if let Some(place) = RegionPlace::of_instance(entry) {
             let is_running = is_running || place.is_in_use()?;
             rows.push(Row::of_live(&entry.name, &place, is_running));
-            for (pid, path) in place.path().map(apps::children).unwrap_or_default() {
-                let name = format!("{}.{pid}", entry.name);
+            for (name, path) in target::children(entry) {
                 let is_running = Area::is_file_in_use(&path)?;
                 rows.push(Row::of_live(&name, &RegionPlace::File(path), is_running));
             }

@@ -132,13 +132,14 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
         json: show_args.json,
     };
     let out = std::io::stdout().lock();
-    let [name] = show_args.names.as_slice() else {
+    let names = Target::matching(args, &show_args.names)?;
+    let [name] = names.as_slice() else {
         if show_args.follow {
             bail!("--follow shows one instance at a time");
         }
         let formats = show_args.formats.as_deref();
-        let views = Target::open_all(args, &show_args.names, formats)?;
-        merged::show(&show_args.names, &views, &selection, look, out)?;
+        let views = Target::open_all(args, &names, formats)?;
+        merged::show(&names, &views, &selection, look, out)?;
         return Ok(exit::DONE);
     };
     let target = Target::find(args, name)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use outlive_event::Catalog;
+use outlive_trace::cmdline::NamePattern;
 use outlive_trace::start::KERNEL_BACKING;
 use outlive_trace::view::View;
 use outlive_trace::{
@@ -110,18 +111,17 @@ impl Target {
         .into())
     }
 
-    /// A child that was forked from a program: `NAME.PID`.
+    /// A child that was forked from a program, or a further process of its run: `NAME.PID`.
     fn child(args: &Args, name: &str) -> Result<Option<Self>> {
-        let Some((parent, pid)) = name.rsplit_once('.') else {
+        let Some(parent) = parent_of(name) else {
             return Ok(None);
         };
         let Some(state) = apps::of_instance(&state_path(args)?, parent)? else {
             return Ok(None);
         };
         let instances = state.read_instances()?.instances;
-        let places = instances.iter().filter_map(RegionPlace::of_instance);
-        let mut children = places.flat_map(|place| place.path().map_or(vec![], apps::children));
-        let Some((_, path)) = children.find(|(child, _)| child.to_string() == pid) else {
+        let mut children = instances.iter().flat_map(children);
+        let Some((_, path)) = children.find(|(child, _)| child == name) else {
             return Ok(None);
         };
         Ok(Some(Self::Live {
@@ -179,6 +179,21 @@ impl Target {
             })
     }
 
+    /// The names, and in the place of each pattern those that match it: `*` any text, `?` a character,
+    /// `[...]` a set. Generations match only where it has a slash.
+    pub(crate) fn matching(args: &Args, names: &[String]) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for name in names {
+            match NamePattern::new(name) {
+                pattern @ NamePattern::Glob(_) if !is_there(Path::new(name))? => {
+                    found.extend(matches(args, name, &pattern)?);
+                }
+                _ => found.push(name.clone()),
+            }
+        }
+        Ok(found)
+    }
+
     /// Finds and opens several, in their order.
     pub(crate) fn open_all(
         args: &Args,
@@ -219,6 +234,14 @@ impl Target {
         match self {
             Self::Generation(generation) => generation.to_string(),
             _ => asked.to_owned(),
+        }
+    }
+
+    /// The file of a live area.
+    pub(crate) fn live_file(&self) -> Option<&Path> {
+        match self {
+            Self::Live { place, .. } => place.path(),
+            _ => None,
         }
     }
 
@@ -325,11 +348,35 @@ fn with_tail(region: &Path, tail: &Path) -> Result<View> {
     Ok(view)
 }
 
+/// The program whose child the name is that of: `NAME.PID`, or `NAME.child` of those that are kept.
+pub(crate) fn parent_of(name: &str) -> Option<&str> {
+    let is_pid = |text: &str| text.parse::<u32>().is_ok();
+    let of_live = || Some(name.rsplit_once('.').filter(|(_, pid)| is_pid(pid))?.0);
+    name.strip_suffix(apps::CHILD).or_else(of_live)
+}
+
 /// The newest generation of an instance.
 pub(crate) fn newest(state: &StateDir, instance: &str) -> Result<Option<Generation>> {
     Ok(generation::list_instance(state, instance)
         .unwrap_or_default()
         .pop())
+}
+
+fn matches(args: &Args, name: &str, pattern: &NamePattern) -> Result<Vec<String>> {
+    let state = existing_state(args)?;
+    let known = known_names_of_all(args, state.as_ref())?;
+    let is_meant =
+        |known: &&String| pattern.matches(known) && (name.contains('/') || !known.contains('/'));
+    let found: Vec<String> = known.iter().flatten().filter(is_meant).cloned().collect();
+    match found.is_empty() {
+        false => Ok(found),
+        true => Err(Unknown {
+            name: name.to_owned(),
+            state: state_path(args)?,
+            known,
+        }
+        .into()),
+    }
 }
 
 /// The names in the state folder and in those of the programs; `None` if there is none of them.
@@ -344,12 +391,22 @@ fn known_names_of_all(args: &Args, state: Option<&StateDir>) -> Result<Option<Ve
 }
 
 fn known_names(state: &StateDir) -> Result<Vec<String>> {
-    let configured = state
-        .read_instances()?
-        .instances
-        .into_iter()
-        .map(|entry| entry.name);
+    let mut names = Vec::new();
+    for entry in state.read_instances()?.instances {
+        let children = children(&entry);
+        names.push(entry.name);
+        names.extend(children.into_iter().map(|(name, _)| name));
+    }
     let kept = generation::list(state)?;
-    let kept = kept.iter().map(|generation| generation.to_string());
-    Ok(configured.chain(kept).collect())
+    names.extend(kept.iter().map(|generation| generation.to_string()));
+    Ok(names)
+}
+
+/// The areas of an instance's children: the name of each, and its file.
+pub(crate) fn children(entry: &InstanceEntry) -> Vec<(String, PathBuf)> {
+    let place = RegionPlace::of_instance(entry);
+    let live = place.as_ref().and_then(RegionPlace::path);
+    let children = live.map(apps::children).unwrap_or_default().into_iter();
+    let named = children.map(|(pid, path)| (format!("{}.{pid}", entry.name), path));
+    named.collect()
 }

@@ -115,9 +115,13 @@ fn program_that_is_run() {
     };
     // No state folder could be made there: all it has is what it inherits.
     let recorder = Recorder::builder("shop").version("1.2").state("/proc/none");
-    let recorder = recorder.start().unwrap();
+    let recorder = match recorder.start() {
+        Ok(recorder) => recorder,
+        Err(error) => return println!("not recorded: {error}"),
+    };
     event!("shop:opened", door = 1u32);
     match role.as_str() {
+        "opens" => {}
         "killed" => {
             let _request = span!("http:request", path = "/");
             kill_self();
@@ -139,18 +143,22 @@ fn program_that_is_run() {
             say_and_wait("alone");
             kill_self();
         }
-        "starts-another" => {
-            let args = role_args();
-            let mut second = Command::new(&args[0]);
-            let status = second
-                .args(&args[1..])
-                .env(ROLE, "killed")
-                .output()
-                .unwrap();
-            println!("second: {:?}", status.status.code());
+        "starts-another" => println!("second: {:?}", start_another("killed")),
+        "is-killed-after-another" => {
+            start_another("opens");
+            let _request = span!("http:request", path = "/");
+            kill_self();
         }
         role => panic!("no role {role}"),
     }
+}
+
+/// Runs this program once more; its exit code.
+fn start_another(role: &str) -> Option<i32> {
+    let args = role_args();
+    let mut second = Command::new(&args[0]);
+    let status = second.args(&args[1..]).env(ROLE, role).status();
+    status.unwrap().code()
 }
 
 fn kill_self() {
@@ -347,7 +355,10 @@ fn a_program_in_a_read_only_container_records_into_what_it_inherits() {
     let mut command = state.command(&["run", "--name", "web", "--"]);
     command.args(["unshare", "--mount", "sh", "-c", CONTAINER, "sh"]);
     command.arg(state.path()).args(role_args());
-    let output = command.env(ROLE, "killed").output().unwrap();
+    let output = command
+        .env(ROLE, "is-killed-after-another")
+        .output()
+        .unwrap();
     if matches!(output.status.code(), Some(1 | 99 | 127)) {
         let why = String::from_utf8_lossy(&output.stderr);
         return println!("container: skipped: no mounts of its own: {why}");
@@ -356,6 +367,12 @@ fn a_program_in_a_read_only_container_records_into_what_it_inherits() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("root: read-only\n"), "{said}");
     assert!(said.contains("state: out of sight\n"), "{said}");
+    // The second process sees neither the first one's region nor a place for its own.
+    assert!(
+        said.contains("not recorded: no region in the run of `outlive run`: another process has")
+            && said.contains("cannot be seen from here; and none of its own: "),
+        "{said}"
+    );
     assert_eq!(state.texts("web")[0], "opened: door=1");
     let last = state.last("web");
     assert_eq!(last["verdict"], "crash");
@@ -396,21 +413,112 @@ fn a_program_and_its_supervisor_are_shown_in_one_text() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("one instance at a time"));
 }
 
-/// A second process of the same program inherits the descriptor too, or at least its number.
+/// A shell script that runs this program in one role after the other.
+fn run_in_roles(state: &State, options: &[&str], roles: &str) -> String {
+    let script = format!("for role in {roles}; do {ROLE}=$role \"$@\"; done; exit 0");
+    let mut command = state.command(&["run", "--name", "web"]);
+    command
+        .args(options)
+        .args(["--", "sh", "-c", &script, "sh"]);
+    let output = command.args(role_args()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// One that the first process starts has not even the descriptor; the shell's have it, taken.
 #[test]
-fn only_one_process_takes_the_region() {
+fn each_further_process_of_a_run_has_a_region_beside_the_first() {
     let state = State::new();
-    let mut command = state.command(&["run", "--name", "web", "--"]);
+    let said = run_in_roles(&state, &[], "starts-another opens");
+    assert!(said.contains("second: None"), "killed: {said}");
+    let last = state.last("web");
+    assert_eq!(last["verdict"], "clean-exit");
+    let others = last["others"]["processes"].as_array().unwrap().clone();
+    let verdict_of = |other: &Value| other["verdict"].as_str().unwrap().to_owned();
+    let mut verdicts: Vec<String> = others.iter().map(verdict_of).collect();
+    verdicts.sort();
+    assert_eq!(verdicts, ["clean-exit", "crash"], "{last}");
+    let crashed = others.iter().find(|o| o["verdict"] == "crash").unwrap();
+    let name = crashed["name"].as_str().unwrap();
+    assert_eq!(name, format!("web.{}", crashed["pid"]));
+    assert_eq!(state.texts(name).len(), 2);
+    let of_crashed = state.last(name);
+    assert_eq!(of_crashed["open_spans"][0]["begin"]["event"], "request");
+    assert_eq!(of_crashed["supervisor"]["name"], "web.run");
+    let text = state.stdout(&["last", "web"]);
+    assert!(
+        text.contains(&format!("  and        {name}: crash, 2 events of ")),
+        "{text}"
+    );
+    let listed = state.stdout(&["ls"]);
+    assert!(listed.contains(name), "{listed}");
+    let all = state.stdout(&["show", "web*"]);
+    let opened = all.lines().filter(|line| line.contains(": opened: "));
+    assert_eq!(opened.count(), 3, "{all}");
+    assert!(all.contains(": exit: "), "that of the supervisor: {all}");
+
+    // The next run keeps all of them, and each still knows whose it is.
+    run_in_roles(&state, &[], "opens");
+    assert_eq!(
+        state.last("web")["others"]["processes"],
+        Value::Array(vec![])
+    );
+    let kept = state.last(&state.kept("web"));
+    let others_of_kept = kept["others"]["processes"].as_array().unwrap();
+    let pids = |others: &[Value]| {
+        let mut pids: Vec<_> = others.iter().map(|other| other["pid"].as_i64()).collect();
+        pids.sort();
+        pids
+    };
+    assert_eq!(pids(others_of_kept), pids(&others));
+    let crashed = others_of_kept.iter().find(|o| o["verdict"] == "crash");
+    let of_crashed = state.last(crashed.unwrap()["name"].as_str().unwrap());
+    assert_eq!(
+        of_crashed["supervisor"]["name"],
+        state.kept("web.run").as_str()
+    );
+}
+
+/// Else a run that starts process after process would fill the tmpfs.
+#[test]
+fn regions_beside_the_first_make_room_for_new_ones_clean_exits_first() {
+    use outlive_trace::beside::BESIDE_MAX;
+    let state = State::new();
+    let clean = " opens".repeat(BESIDE_MAX + 2);
+    run_in_roles(&state, &["--size", "256K"], &format!("opens killed{clean}"));
+    let others = &state.last("web")["others"];
+    let processes = others["processes"].as_array().unwrap();
+    assert_eq!(processes.len(), BESIDE_MAX);
+    assert_eq!(others["removed"], 3, "{others}");
+    let crashed = processes.iter().filter(|other| other["verdict"] == "crash");
+    assert_eq!(crashed.count(), 1, "{others}");
+    // The next run counts anew.
+    run_in_roles(&state, &["--size", "256K"], "opens opens");
+    let others = &state.last("web")["others"];
+    assert_eq!(
+        (
+            &others["removed"],
+            others["processes"].as_array().unwrap().len()
+        ),
+        (&0.into(), 1)
+    );
+}
+
+/// As programs do that close what their children would inherit.
+#[test]
+fn a_process_without_the_descriptor_takes_the_region_by_its_path() {
+    let state = State::new();
+    let script = "fd=${OUTLIVE_FD%%:*}; eval \"exec $fd>&-\"; exec \"$@\"";
+    let mut command = state.command(&["run", "--name", "web", "--", "sh", "-c", script, "sh"]);
     let output = command
         .args(role_args())
-        .env(ROLE, "starts-another")
+        .env(ROLE, "killed")
         .output()
         .unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    // It could make no state folder of its own, and says so: it panics.
-    assert!(stdout.contains("second: Some(101)"), "{stdout}");
-    assert_eq!(state.texts("web"), ["opened: door=1"]);
-    assert_eq!(state.last("web")["verdict"], "clean-exit");
+    assert_eq!(output.status.code(), Some(128 + 9), "{output:?}");
+    let last = state.last("web");
+    assert_eq!(last["open_spans"][0]["begin"]["event"], "request");
+    assert_eq!(last["others"]["processes"], Value::Array(vec![]));
 }
 
 #[test]

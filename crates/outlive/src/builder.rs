@@ -8,6 +8,7 @@ use outlive_trace::cmdline::{AreaRef, CommandLine, EventToken, Instance, Instanc
 use outlive_trace::retention::Policy;
 use outlive_trace::{Backing, EventSource, Start, StateDir, apps};
 
+use crate::beside::Beside;
 use crate::clock::Comparison;
 use crate::control::LANES_MAX;
 use crate::error::Problems;
@@ -153,7 +154,7 @@ impl Builder {
         self
     }
 
-    /// Takes no region that a supervisor (`outlive run`) has prepared, but one of its own.
+    /// Takes no region of a run that a supervisor (`outlive run`) has prepared, but one of its own.
     pub fn no_given(mut self) -> Self {
         self.takes_given = false;
         self
@@ -241,17 +242,7 @@ impl Builder {
         let cmdline = self.parse()?;
         let (instance, _) = recorded(&cmdline).ok_or(Error::NoInstance)?;
         let enabled = instance.events.clone();
-        let given = self.takes_given.then(Taken::from_environment).flatten();
-        let (place, run) = match given {
-            Some(taken) => {
-                let run = taken.run(&self.program_name(), &self.version);
-                (Place::Given(Box::new(taken)), run)
-            }
-            None => {
-                let (own, run) = self.own(&cmdline)?;
-                (Place::Own(Box::new(own)), run)
-            }
-        };
+        let (place, run) = self.place(&cmdline)?;
         Ok(Prepared {
             place,
             run,
@@ -259,6 +250,31 @@ impl Builder {
             filters,
             overwrite: self.overwrite,
         })
+    }
+
+    /// The region that a supervisor has prepared, else one beside it, else one of the program's own.
+    fn place(&self, cmdline: &CommandLine) -> Result<(Place, RunRecord), Error> {
+        let program = self.program_name();
+        if let Some(taken) = self.takes_given.then(Taken::from_environment).flatten() {
+            let run = taken.run(&program, &self.version);
+            return Ok((Place::Given(Box::new(taken)), run));
+        }
+        let beside = self.takes_given.then(Beside::from_environment).flatten();
+        let not_beside = match beside {
+            Some(Ok(beside)) => {
+                let run = beside.run(&program, &self.version);
+                return Ok((Place::Beside(Box::new(beside)), run));
+            }
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        match (self.own(cmdline), not_beside) {
+            (Err(own), Some(beside)) => Err(Error::NoneOfRun {
+                beside: Box::new(beside),
+                own: Box::new(own),
+            }),
+            (own, _) => own.map(|(own, run)| (Place::Own(Box::new(own)), run)),
+        }
     }
 
     fn parse(&self) -> Result<CommandLine, Error> {

@@ -54,6 +54,17 @@ pub enum Error {
     /// A region for another process cannot be opened or laid out.
     #[error("cannot use a region that one process prepares for another: {0}")]
     Given(std::io::Error),
+    /// The region of a supervised run is another process's, and its place cannot be seen from here.
+    #[error("another process has its region, and {} cannot be seen from here", .0.display())]
+    UnseenArea(std::path::PathBuf),
+    /// This process is not the first one of a supervised run, and has no place to record into.
+    #[error("no region in the run of `outlive run`: {beside}; and none of its own: {own}")]
+    NoneOfRun {
+        /// Why it has none beside the first process's.
+        beside: Box<Error>,
+        /// Why it has none in a state folder of its own.
+        own: Box<Error>,
+    },
     /// The system refuses memory for the recorder's own data.
     #[error("no memory for the recorder: {0}")]
     Memory(std::io::Error),

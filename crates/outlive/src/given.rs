@@ -3,12 +3,13 @@
 //! A supervisor makes the start for its program: it keeps what the run before left, lays out a fresh
 //! region, and hands its file over as an inherited descriptor. So the program needs no writable
 //! folder, no state, not even `/proc`. The environment names the descriptor and the region's run
-//! id, so that a descriptor that is something else by now is not taken for it. What the run before
-//! left is named by its path: where the program cannot see that, it has no previous run.
+//! id, so that a descriptor that is something else by now is not taken for it; and the area's path,
+//! for a process that was started without the descriptor.
 //!
-//! Of all processes that inherit both, the first that starts a recorder takes the region: it locks
+//! Of all processes that have these, the first that starts a recorder takes the region: it locks
 //! the file with a lock of its process (`F_SETLK`, fcntl(2)), which its forked children do not
 //! have, and changes the run record. One that comes later finds the lock or the changed record, and
+//! makes a region of its own beside it ([`beside`](crate::beside)); where it cannot see the area, it
 //! starts as if nothing was given. The lock lasts as long as the process, so a start that would
 //! keep the region of a program whose supervisor has died is refused.
 
@@ -32,6 +33,8 @@ use crate::place::Own;
 
 /// `DESCRIPTOR:RUN-ID` in the program's environment.
 const VARIABLE: &str = "OUTLIVE_FD";
+/// The area's path, in the program's environment.
+pub(crate) const AREA: &str = "OUTLIVE_AREA";
 /// The folder of what the run before left, in the program's environment.
 const PREVIOUS: &str = "OUTLIVE_PREVIOUS";
 /// Source of a run record whose region nobody has taken yet, before the giver's process id.
@@ -60,6 +63,7 @@ const TAKEN: &str = "taken from the supervisor with pid ";
 #[must_use = "the region is closed when this is dropped and nobody has taken it"]
 pub struct Given {
     file: File,
+    path: PathBuf,
     mapping: Mapping,
     layout: Layout,
     run: RunRecord,
@@ -86,6 +90,7 @@ impl Given {
         let of_rest = Arc::clone(&lock);
         Ok(Self {
             file,
+            path,
             mapping,
             layout,
             run,
@@ -105,11 +110,15 @@ impl Given {
     /// The variables that the process needs in its environment, and their values: the region, and
     /// where the run before is kept, which is empty if it left nothing.
     #[must_use]
-    pub fn environment(&self) -> [(&'static str, OsString); 2] {
+    pub fn environment(&self) -> [(&'static str, OsString); 3] {
         let region = format!("{}:{}", self.file.as_raw_fd(), self.run.run_id);
         let kept = self.kept.as_ref();
         let previous = kept.map_or_else(OsString::new, |kept| kept.path().into());
-        [(VARIABLE, region.into()), (PREVIOUS, previous)]
+        [
+            (VARIABLE, region.into()),
+            (AREA, self.path.clone().into()),
+            (PREVIOUS, previous),
+        ]
     }
 
     /// What the run before left.
@@ -151,28 +160,39 @@ pub(crate) struct Taken {
 
 impl Taken {
     /// Takes the region that the environment names. `None` if there is none, or another process has
-    /// it: then this one is on its own.
+    /// it, or had it.
     pub(crate) fn from_environment() -> Option<Self> {
-        let value = std::env::var(VARIABLE).ok()?;
-        let (descriptor, run_id) = value.split_once(':')?;
-        let file = adopt(descriptor.parse().ok()?)?;
-        match Self::take(&file, run_id) {
-            Some((mapping, layout, run)) => {
-                close_on_exec(&file);
-                Some(Self {
-                    path: path_of(&file),
-                    previous: previous(),
-                    file,
-                    mapping,
-                    layout,
-                    run,
-                })
-            }
+        let (descriptor, run_id) = named_in_environment()?;
+        Self::inherited(descriptor, &run_id).or_else(|| Self::by_path(&run_id))
+    }
+
+    fn inherited(descriptor: RawFd, run_id: &str) -> Option<Self> {
+        let file = adopt(descriptor)?;
+        let Some(taken) = Self::take(&file, run_id) else {
             // It is not ours to close.
-            None => {
-                std::mem::forget(file);
-                None
-            }
+            std::mem::forget(file);
+            return None;
+        };
+        close_on_exec(&file);
+        Some(Self::new(file, taken))
+    }
+
+    /// Some programs close what their children would inherit.
+    fn by_path(run_id: &str) -> Option<Self> {
+        let path = std::env::var_os(AREA)?;
+        let file = File::options().read(true).write(true).open(path).ok()?;
+        let taken = Self::take(&file, run_id)?;
+        Some(Self::new(file, taken))
+    }
+
+    fn new(file: File, (mapping, layout, run): (Mapping, Layout, RunRecord)) -> Self {
+        Self {
+            path: path_of(&file),
+            previous: previous(),
+            file,
+            mapping,
+            layout,
+            run,
         }
     }
 
@@ -202,25 +222,11 @@ impl Taken {
 
     /// The run record, with what this process is.
     pub(crate) fn run(&self, program: &str, version: &str) -> RunRecord {
-        let now = clock::read();
-        RunRecord {
-            program: program.to_owned(),
-            version: version.to_owned(),
-            pid: std::process::id().cast_signed(),
-            pid_start_ticks: 0,
-            started_realtime_ns: now.realtime_ns,
-            started_monotonic_ns: now.monotonic_ns,
-            started_boottime_ns: now.boottime_ns,
-            ..self.run.clone()
-        }
+        of_this_process(&self.run, program, version)
     }
 
     pub(crate) fn lay_out(&self) -> Result<Region<RawMemory<'_>>, Error> {
-        let memory = self.mapping.memory_mut();
-        let memory = memory.ok_or(Error::Given(io::ErrorKind::PermissionDenied.into()))?;
-        // It was laid out a moment ago, and nothing was recorded: all stores are the same.
-        Region::format_over(memory, *self.layout.ring(), Some(self.layout))
-            .map_err(|error: LayoutError| Error::Given(io::Error::other(error)))
+        lay_out(&self.mapping, &self.layout)
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -243,6 +249,39 @@ impl Taken {
     pub(crate) fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
     }
+}
+
+/// The descriptor of the region that the environment names, and its run id.
+pub(crate) fn named_in_environment() -> Option<(RawFd, String)> {
+    let value = std::env::var(VARIABLE).ok()?;
+    let (descriptor, run_id) = value.split_once(':')?;
+    Some((descriptor.parse().ok()?, run_id.to_owned()))
+}
+
+/// A prepared run record, with what this process is.
+pub(crate) fn of_this_process(prepared: &RunRecord, program: &str, version: &str) -> RunRecord {
+    let now = clock::read();
+    RunRecord {
+        program: program.to_owned(),
+        version: version.to_owned(),
+        pid: std::process::id().cast_signed(),
+        pid_start_ticks: 0,
+        started_realtime_ns: now.realtime_ns,
+        started_monotonic_ns: now.monotonic_ns,
+        started_boottime_ns: now.boottime_ns,
+        ..prepared.clone()
+    }
+}
+
+/// Lays out a region in which nothing was recorded.
+pub(crate) fn lay_out<'m>(
+    mapping: &'m Mapping,
+    layout: &Layout,
+) -> Result<Region<RawMemory<'m>>, Error> {
+    let memory = mapping.memory_mut();
+    let memory = memory.ok_or(Error::Given(io::ErrorKind::PermissionDenied.into()))?;
+    Region::format_over(memory, *layout.ring(), Some(*layout))
+        .map_err(|error: LayoutError| Error::Given(io::Error::other(error)))
 }
 
 /// The generation that the environment names.

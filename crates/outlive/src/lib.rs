@@ -34,11 +34,13 @@
 //! * Any number of threads may record, also in a signal handler. See [`outlive_ring::Lanes`].
 //! * A child made by `fork` gets a region of its own with its first event: see [`Recorder`].
 //! * `exec` ends the recording; what was recorded is kept by the next start, as after a crash.
-//! * Under `outlive run` the recorder takes the region that the supervisor gives: see [`Given`].
+//! * Under `outlive run` the recorder of the first process takes the region that the supervisor
+//!   gives, and that of each further one has a region beside it: see [`Given`].
 
 #![deny(unsafe_code)]
 
 mod background;
+mod beside;
 mod builder;
 mod clock;
 mod control;

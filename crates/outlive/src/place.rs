@@ -1,5 +1,5 @@
-//! Where a recorder's region lies: in the program's own state folder, or where its supervisor put
-//! it.
+//! Where a recorder's region lies: in the program's own state folder, where its supervisor put it, or
+//! beside that.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
@@ -11,6 +11,7 @@ use outlive_trace::{Chores, Generation, Live, StateDir, StateLock};
 
 use crate::Error;
 use crate::background::Background;
+use crate::beside::Beside;
 use crate::given::Taken;
 
 /// See the module.
@@ -18,6 +19,7 @@ use crate::given::Taken;
 pub(crate) enum Place {
     Own(Box<Own>),
     Given(Box<Taken>),
+    Beside(Box<Beside>),
 }
 
 /// An instance in a state folder that this process has locked.
@@ -74,6 +76,7 @@ impl Place {
         match self {
             Self::Own(own) => Ok(own.live.lay_out()?),
             Self::Given(taken) => taken.lay_out(),
+            Self::Beside(beside) => beside.lay_out(),
         }
     }
 
@@ -81,6 +84,7 @@ impl Place {
         match self {
             Self::Own(own) => own.live.layout(),
             Self::Given(taken) => taken.layout(),
+            Self::Beside(beside) => beside.layout(),
         }
     }
 
@@ -89,14 +93,16 @@ impl Place {
         match self {
             Self::Own(own) => &own.live.instance.name,
             Self::Given(taken) => taken.instance(),
+            Self::Beside(beside) => beside.instance(),
         }
     }
 
-    /// The area's file, if it has a name here.
+    /// The file beside which a forked child puts its own, if it has a name here.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::Own(own) => own.live.area.path(),
             Self::Given(taken) => taken.path(),
+            Self::Beside(beside) => Some(beside.first()),
         }
     }
 
@@ -109,6 +115,7 @@ impl Place {
                 [own.lock.as_fd().as_raw_fd(), area]
             }
             Self::Given(taken) => [taken.descriptor(), -1],
+            Self::Beside(beside) => [beside.descriptor(), -1],
         }
     }
 
@@ -117,11 +124,13 @@ impl Place {
         match self {
             Self::Own(own) => own.live.kept.as_ref(),
             Self::Given(taken) => taken.previous(),
+            // It is the first process's.
+            Self::Beside(_) => None,
         }
     }
 
-    /// Begins what is to be done behind the start; nothing for a given region, of which its giver does
-    /// it.
+    /// Begins what is to be done behind the start; nothing for a supervisor's region, of which the
+    /// giver does it, or one beside it.
     pub(crate) fn begin_rest(&'static self) -> Option<Background> {
         let Self::Own(own) = self else {
             return None;

@@ -1,8 +1,9 @@
 //! The programs that record for themselves: each has a state folder of its own, `STATE/apps/NAME`.
 //!
 //! There it has its lock, its runs, its generations, as any recorder. Beside its live area lie the
-//! areas of children that were forked from it, `AREA.PID`; when they have ended, the next start keeps
-//! them as generations of `NAME.child`.
+//! areas of children that were forked from it, and those of the further processes of a supervised run
+//! ([`Beside`](crate::Beside)): `AREA.PID`. When these have ended, the next start keeps them as
+//! generations of `NAME.child`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,11 +12,11 @@ use std::path::{Path, PathBuf};
 use crate::start::{Holds, look_at};
 use crate::verdict::boot_id;
 use crate::{
-    Access, CopySource, Error, Generation, Mapping, Meta, StateDir, StateLock, Verdict, durable,
-    generation, lock, name,
+    Access, CopySource, Error, Generation, Mapping, Meta, StateDir, StateLock, Verdict, beside,
+    durable, generation, lock, name,
 };
 
-/// What the instance of a program's forked children has behind the program's name.
+/// What the instance of a program's children has behind the program's name.
 pub const CHILD: &str = ".child";
 
 /// The folder of a program's state in the state folder `root`.
@@ -59,8 +60,12 @@ pub fn list(root: &Path) -> Result<Vec<StateDir>, Error> {
         .collect()
 }
 
-/// The areas of the children forked from who records, or recorded, into the area file `live`: each
-/// with its process id.
+/// The area of the process `pid` beside the area file `live`.
+pub(crate) fn child_path(live: &Path, pid: u32) -> PathBuf {
+    durable::with_suffix(live, &format!(".{pid}"))
+}
+
+/// The areas of children beside the area file `live`: each with its process id.
 #[must_use]
 pub fn children(live: &Path) -> Vec<(u32, PathBuf)> {
     let Some((folder, name)) = live.parent().zip(live.file_name().and_then(OsStr::to_str)) else {
@@ -98,11 +103,12 @@ pub fn keep_children(
             durable::remove_if_there(&path)?;
         }
     }
+    beside::forget_removed(live)?;
     Ok(kept)
 }
 
 /// A child locks its file before it gives it a length.
-fn is_being_made(pid: u32, path: &Path) -> bool {
+pub(crate) fn is_being_made(pid: u32, path: &Path) -> bool {
     let is_empty = fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0);
     is_empty && Path::new(&format!("/proc/{pid}")).exists()
 }

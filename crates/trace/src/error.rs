@@ -71,6 +71,14 @@ pub enum Error {
         /// The file or device.
         path: PathBuf,
     },
+    /// As many processes of a run as may record beside its first one do.
+    #[error("{count} processes record beside that of {} already", path.display())]
+    TooManyBeside {
+        /// The first process's area.
+        path: PathBuf,
+        /// Areas beside it.
+        count: usize,
+    },
     /// Somebody uses a part of this physical memory.
     #[error("physical memory {address:#x}:{len_bytes:#x} is in use by another recorder")]
     MemoryInUse {

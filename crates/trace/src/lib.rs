@@ -31,6 +31,7 @@
 pub mod apps;
 mod area;
 mod backing;
+pub mod beside;
 pub mod chores;
 pub mod clock;
 pub mod cmdline;
@@ -61,6 +62,7 @@ pub mod view;
 
 pub use area::{Area, AreaRequest, BackupMethod};
 pub use backing::Backing;
+pub use beside::Beside;
 pub use chores::Chores;
 pub use error::{Error, Holder};
 pub use generation::{

@@ -11,6 +11,9 @@ pub(crate) const SPARE: &str = ".outlive-spare";
 /// Suffix of an area file that is kept, and not copied yet: see [`generation`](crate::generation).
 pub(crate) const SET_ASIDE: &str = ".outlive-kept";
 
+/// Suffix of the file that counts areas which made room: see [`beside`](crate::beside).
+pub(crate) const REMOVED: &str = ".outlive-removed";
+
 /// Longest name in bytes: a file name may have 255, and our suffixes need some.
 const LEN_MAX: usize = 200;
 
@@ -37,11 +40,11 @@ fn problem(name: &str) -> Option<&'static str> {
         Some("it has a slash")
     } else if name.chars().any(char::is_control) {
         Some("it has a control character")
-    } else if [PREPARED, SPARE, SET_ASIDE]
+    } else if [PREPARED, SPARE, SET_ASIDE, REMOVED]
         .iter()
         .any(|suffix| name.ends_with(suffix))
     {
-        Some("it ends in .outlive-new, .outlive-spare or .outlive-kept")
+        Some("it ends in .outlive-new, .outlive-spare, .outlive-kept or .outlive-removed")
     } else {
         None
     }
@@ -60,7 +63,7 @@ mod tests {
 
     #[test]
     fn names_that_clash_with_our_own_are_refused() {
-        for suffix in [PREPARED, SPARE, SET_ASIDE] {
+        for suffix in [PREPARED, SPARE, SET_ASIDE, REMOVED] {
             assert!(check(&format!("trace{suffix}")).is_err());
         }
         assert!(check(&"x".repeat(201)).is_err());

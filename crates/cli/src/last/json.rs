@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::end::{End, Lost, Silence};
 use super::kept::{Kept, Recent};
+use super::others::Others;
 use super::spans::Span;
 use super::tasks::{Doing, Task};
 use crate::info;
@@ -46,6 +47,20 @@ pub(super) fn of(name: &str, end: &End<'_>) -> Value {
         "blocked": tasks(|doing| doing == Doing::Slept('D')),
         "waiting_for_cpu": tasks(|doing| doing == Doing::Waited),
     })
+}
+
+/// The further processes of the run.
+pub(super) fn others(others: &Others) -> Value {
+    let processes = others.processes.iter().map(|other| {
+        json!({
+            "name": other.name,
+            "verdict": other.verdict.word(),
+            "pid": other.pid,
+            "program": other.program,
+            "events": other.events,
+        })
+    });
+    json!({"processes": processes.collect::<Vec<_>>(), "removed": others.removed})
 }
 
 fn lost(lost: &Lost) -> Value {

@@ -8,6 +8,7 @@
 mod end;
 mod json;
 mod kept;
+mod others;
 mod roles;
 mod spans;
 mod tasks;
@@ -19,11 +20,12 @@ use anyhow::Result;
 use outlive_trace::view::View;
 
 use self::end::End;
+use self::others::Others;
 use crate::args::{Args, LastArgs};
 use crate::boot::say;
 use crate::exit;
 use crate::run::SUPERVISOR;
-use crate::target::{Target, Unknown};
+use crate::target::{self, Target, Unknown};
 
 /// Last events that are kept of each thread or CPU, where nobody asks for more.
 const EVENTS: usize = 8;
@@ -33,6 +35,7 @@ pub(crate) fn run(args: &Args, last: &LastArgs) -> Result<u8> {
     let name = &last.target.name;
     let own = Found::find(args, last, name)?;
     let mut supervisor = own.supervisor(args, last)?;
+    let others = Others::of(&own, args, last)?;
     // A program that does not record by itself leaves an empty region.
     let found = match supervisor.take_if(|_| own.view.entries() == 0) {
         Some(supervisor) => vec![supervisor],
@@ -45,6 +48,7 @@ pub(crate) fn run(args: &Args, last: &LastArgs) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     if last.json {
         let mut of_own = json::of(&found[0].name, &ends[0]);
+        of_own["others"] = json::others(&others);
         if let Some(end) = ends.get(1) {
             of_own["supervisor"] = json::of(&found[1].name, end);
         }
@@ -53,10 +57,10 @@ pub(crate) fn run(args: &Args, last: &LastArgs) -> Result<u8> {
     }
     // How it ended comes first; the supervisor's other events are told by then.
     if let Some(end) = ends.get(1) {
-        text::write(&mut out, &found[1].name, end, Some(0))?;
+        text::write(&mut out, &found[1].name, end, &Others::default(), Some(0))?;
         writeln!(out)?;
     }
-    text::write(&mut out, &found[0].name, &ends[0], last.events)?;
+    text::write(&mut out, &found[0].name, &ends[0], &others, last.events)?;
     Ok(exit::DONE)
 }
 
@@ -92,11 +96,20 @@ impl Found {
         })
     }
 
+    /// The instance of the program: that of a child is its parent's.
+    fn program(&self) -> &str {
+        let instance = self.asked.split('/').next().unwrap_or_default();
+        match &self.view.run {
+            // A child's run record has its parent's instance.
+            Some(run) if target::parent_of(instance) == Some(&run.instance) => &run.instance,
+            _ => instance,
+        }
+    }
+
     /// What the supervisor (`outlive run`) of this run recorded; of a program that has recorded
     /// nothing, that of the newest run. `None` if there was no supervisor.
     fn supervisor(&self, args: &Args, last: &LastArgs) -> Result<Option<Self>> {
-        let instance = self.asked.split('/').next().unwrap_or_default();
-        let name = format!("{instance}{SUPERVISOR}");
+        let name = format!("{}{SUPERVISOR}", self.program());
         let newest = match Self::find(args, last, &name) {
             Ok(newest) => newest,
             Err(error) if error.is::<Unknown>() => return Ok(None),
@@ -114,13 +127,13 @@ impl Found {
         Ok(None)
     }
 
-    /// Whether this is the region that the supervisor gave to its program.
+    /// Whether this is a region of the supervisor's run.
     fn is_run_by(&self, supervisor: &Self) -> bool {
         let (Some(own), Some(other)) = (&self.view.run, &supervisor.view.run) else {
             return false;
         };
-        let of_supervisor = format!("supervisor with pid {}", other.pid);
-        own.boot_id == other.boot_id && own.source.ends_with(&of_supervisor)
+        let of_supervisor = Some(other.pid.to_string());
+        own.boot_id == other.boot_id && others::supervisor(&own.source) == of_supervisor.as_deref()
     }
 
     /// Says so if a run is shown that was not asked for by its own name.

@@ -10,6 +10,7 @@ use outlive_trace::Verdict;
 
 use super::end::{End, Lost};
 use super::kept::{Kept, Recent};
+use super::others::{Other, Others};
 use super::spans::{Span, depth};
 use super::tasks::{Doing, Task};
 use crate::units;
@@ -28,6 +29,7 @@ pub(super) fn write(
     out: &mut impl Write,
     name: &str,
     end: &End<'_>,
+    others: &Others,
     wanted: Option<usize>,
 ) -> Result<()> {
     let text = Text { end };
@@ -35,6 +37,7 @@ pub(super) fn write(
     text.usage(out)?;
     text.losses(out)?;
     text.gaps(out)?;
+    write_others(out, others)?;
     text.panic(out)?;
     text.messages(out)?;
     text.spans(out)?;
@@ -447,6 +450,37 @@ impl Text<'_, '_> {
             Value::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             value => to_json(value).to_string(),
         })
+    }
+}
+
+/// The further processes of the run: each has a region of its own.
+fn write_others(out: &mut impl Write, others: &Others) -> Result<()> {
+    for other in others.processes.iter().take(SHOWN) {
+        let Other {
+            name,
+            verdict,
+            pid,
+            program,
+            events,
+        } = other;
+        let program = clean(program);
+        line(
+            out,
+            "and",
+            format_args!("{name}: {verdict}, {events} events of {program}, pid {pid}"),
+        )?;
+    }
+    match others.processes.len().saturating_sub(SHOWN) {
+        0 => {}
+        more => line(out, "and", format_args!("{more} more: --json has all"))?,
+    }
+    match others.removed {
+        0 => Ok(()),
+        removed => line(
+            out,
+            "and",
+            format_args!("{removed} older ones that ended, and made room for these"),
+        ),
     }
 }
 

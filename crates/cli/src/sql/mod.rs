@@ -71,7 +71,7 @@ fn sources(args: &Args, names: &[String], formats: Option<&Path>) -> Result<Vec<
             view,
         })
     };
-    names.iter().map(source).collect()
+    Target::matching(args, names)?.iter().map(source).collect()
 }
 
 /// Runs statements and prints what they give.

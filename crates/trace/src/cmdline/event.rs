@@ -28,7 +28,8 @@ pub enum NamePattern {
 
 impl NamePattern {
     /// The pattern that `text` stands for.
-    fn new(text: &str) -> Self {
+    #[must_use]
+    pub fn new(text: &str) -> Self {
         match text {
             "" | "*" => Self::Any,
             _ if text.contains(['*', '?', '[']) => Self::Glob(text.into()),
