@@ -314,10 +314,11 @@ Example:
   outlive run --sched -- make; outlive show make.run make.sched
 
 A program with the outlive crate records into a region that it is given as an open descriptor (OUTLIVE_FD):
-it needs no writable folder. Start, standard error, signals, resource usage and end are events of the
-instance NAME.run. The exit code is the program's, 128 and the signal's number if one ended it, 127 or 126 if it
-cannot be started, and 125 if nothing can be recorded. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are
-passed on.")]
+it needs no writable folder. Each further process of the run has a region beside it, NAME.PID. Start, standard
+error, signals, resource usage and end are events of the instance NAME.run. What cannot be recorded is said, and
+the program runs without; with --strict it is not started. The exit code is the program's, 128 and the signal's
+number if one ended it, 127 or 126 if it cannot be started, 125 if --strict refused. SIGINT, SIGTERM, SIGHUP,
+SIGQUIT, SIGUSR1 and SIGUSR2 are passed on.")]
 pub(crate) struct RunArgs {
     /// The instance's name [default: that of the program's file]
     #[arg(long, value_name = "NAME")]
@@ -328,6 +329,9 @@ pub(crate) struct RunArgs {
     /// Record the program's scheduler events too, as NAME.sched: needs root
     #[arg(long)]
     pub(crate) sched: bool,
+    /// Do not start the program if anything of it cannot be recorded
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Leave the program's standard error alone: it is not kept
     #[arg(long)]
     pub(crate) no_stderr: bool,

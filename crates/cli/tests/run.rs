@@ -247,11 +247,97 @@ fn a_program_that_cannot_be_started_has_the_shells_exit_code() {
         last.starts_with("at-all.run: never started: No such file"),
         "{last}"
     );
-    // The state cannot be made: the program does not run without its recorder.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
-    let output = command.args(["--state", "/proc/none", "run", "--", "echo", "ran"]);
-    let output = output.output().unwrap();
+}
+
+/// A service has to run, whatever becomes of its flight recorder.
+#[test]
+fn a_program_that_cannot_be_recorded_is_started_unless_that_is_strict() {
+    let run = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
+        command.args(["--state", "/proc/none", "run"]).args(options);
+        command
+            .args(["--", "sh", "-c", "echo ran; exit 3"])
+            .output()
+            .unwrap()
+    };
+    let output = run(&[]);
+    assert_eq!(
+        (output.status.code(), &output.stdout[..]),
+        (Some(3), &b"ran\n"[..])
+    );
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("outlive: cannot record sh: ")
+            && said.contains("; the program runs without it\n"),
+        "{said}"
+    );
+    let output = run(&["--strict"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("outlive: cannot record sh: ")
+            && said.ends_with("; the program was not started\n"),
+        "{said}"
+    );
+}
+
+/// On a file system of its own, which the test fills.
+#[test]
+fn a_full_disk_keeps_no_program_from_running_and_costs_nothing_that_was_recorded() {
+    const ON_SMALL_DISK: &str = "
+        mount -t tmpfs -o size=8m none $state || exit 99
+        run() { $outlive --state $state run --name web \"$@\"; printf '\\ncode %s\\n' $?; }
+        export OUTLIVE_TEST_ROLE=killed; run -- \"$@\"
+        head -c 9M /dev/zero > $state/fill
+        export OUTLIVE_TEST_ROLE=opens; run -- \"$@\"; run --strict -- \"$@\"
+        $outlive --state $state last web
+        rm $state/fill; run -- \"$@\"
+        $outlive --state $state ls
+        cat $state/apps/*/id | while read id; do rm -r /dev/shm/outlive-$id; done";
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", ON_SMALL_DISK, "sh"])
+        .args(role_args())
+        .env("outlive", env!("CARGO_BIN_EXE_outlive"))
+        .env("state", folder.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if matches!(output.status.code(), Some(1 | 99)) {
+        return println!("full disk: skipped: no mounts of its own: {stderr}");
+    }
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let codes: Vec<&str> = stdout
+        .lines()
+        .filter(|line| line.starts_with("code "))
+        .collect();
+    assert_eq!(
+        codes,
+        ["code 137", "code 0", "code 125", "code 0"],
+        "{stderr}"
+    );
+    let no_space = |end: &str| {
+        let lines = stderr.lines();
+        let lines =
+            lines.filter(|l| l.contains("cannot record web: no space for ") && l.ends_with(end));
+        lines.count()
+    };
+    assert_eq!(no_space("; the program runs without it"), 1, "{stderr}");
+    assert_eq!(no_space("; the program was not started"), 1, "{stderr}");
+    let ran_without = stdout.matches("not recorded: ").count();
+    assert_eq!(ran_without, 1, "{stdout}");
+    // What was there before is there, and becomes a generation as soon as there is room.
+    assert!(
+        stdout.contains("web.run: killed by signal 9 SIGKILL"),
+        "{stdout}"
+    );
+    assert!(stdout.contains("open spans"), "{stdout}");
+    assert!(stdout.contains("\nweb/2 "), "{stdout}");
+    let kept = stdout
+        .lines()
+        .find(|line| line.starts_with("web/"))
+        .unwrap();
+    assert!(kept.contains(" crash "), "{stdout}");
 }
 
 #[test]
@@ -534,7 +620,7 @@ fn sigkill_of_the_supervisor_leaves_the_program_its_region() {
     assert_eq!(state.texts("web"), ["opened: door=1", "alone: door=2"]);
     assert!(state.stdout(&["ls"]).contains("web      still running"));
     // What it records into is not taken from it.
-    let refused = state.outlive(&["run", "--name", "web", "--", "true"]);
+    let refused = state.outlive(&["run", "--strict", "--name", "web", "--", "true"]);
     assert_eq!(refused.status.code(), Some(125), "{refused:?}");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(

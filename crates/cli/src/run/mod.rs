@@ -35,7 +35,7 @@ const RING_BYTES: u64 = 1 << 20;
 const LANES: usize = 3;
 
 /// Exit codes of a program that was not started, as shells have them, and of a supervisor that
-/// could not record, as other supervisors have it.
+/// failed or, with `--strict`, could not record, as other supervisors have it.
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const NO_RECORDING: u8 = 125;
@@ -51,36 +51,80 @@ pub(crate) fn run(args: &Args, run: &RunArgs) -> u8 {
     }
 }
 
+/// What is recorded of a run. What cannot be is said, and keeps the program from starting only with
+/// `--strict`: a service has to run when the disk is full, too.
+#[derive(Default)]
+struct Recording {
+    sched: Option<Sched>,
+    /// What the supervisor sees.
+    recorder: Option<Recorder>,
+    /// The program's own region.
+    given: Option<Given>,
+}
+
+impl Recording {
+    fn begin(args: &Args, run: &RunArgs) -> Result<Self> {
+        let Some(state) = or_without(run, state_path(args))? else {
+            return Ok(Self::default());
+        };
+        let name = run.instance();
+        let program = run.program.to_string_lossy();
+        let builder = |name: &str| {
+            let builder = Recorder::builder(name).state(&state).no_given();
+            builder.program(&program)
+        };
+        let given = builder(&name).size(run.size).give();
+        let of_supervisor = format!("{name}{SUPERVISOR}");
+        let recorder = builder(&of_supervisor)
+            .size(RING_BYTES)
+            .lanes(LANES)
+            .no_panic_hook()
+            .start();
+        let sched = run.sched.then(|| Sched::begin(&state, &name, run.size));
+        let cannot = |name: &str| format!("cannot record {name}");
+        Ok(Self {
+            given: or_without(run, given.with_context(|| cannot(&name)))?,
+            recorder: or_without(run, recorder.with_context(|| cannot(&of_supervisor)))?,
+            sched: sched
+                .and_then(|sched| or_without(run, sched).transpose())
+                .transpose()?,
+        })
+    }
+
+    fn finish(self) {
+        let finished = self.sched.map_or(Ok(()), Sched::finish);
+        said(finished, "record scheduler events");
+    }
+}
+
+/// The result; without `--strict` an error is said, and nothing is there.
+fn or_without<T>(run: &RunArgs, result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if !run.strict => {
+            say!("{}; the program runs without it", crate::message(&error));
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
 fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
-    let state = state_path(args)?;
-    let name = run.instance();
+    let recording = Recording::begin(args, run)?;
     let program = run.program.to_string_lossy();
-    let builder = |name: &str| Recorder::builder(name).state(&state).no_given();
-    let given = builder(&name).size(run.size).program(&program);
-    let given = given
-        .give()
-        .with_context(|| format!("cannot record {name}"))?;
-    let recorder = builder(&format!("{name}{SUPERVISOR}"))
-        .size(RING_BYTES)
-        .lanes(LANES)
-        .no_panic_hook()
-        .program(&program)
-        .start()
-        .with_context(|| format!("cannot record {name}{SUPERVISOR}"))?;
-    let sched = run.sched.then(|| Sched::begin(&state, &name, run.size));
-    let sched = sched.transpose()?;
     let oom_kills = OomKills::begin();
     let signals = Signals::begin()?;
-    let code = match spawn(run, &given) {
+    let code = match spawn(run, recording.given.as_ref()) {
         Ok(mut child) => {
             // From here on the program's exit code is what counts: what fails is said.
             if let Some(status) = watch(&mut child, signals) {
                 record_end(child.id(), status, oom_kills.so_far());
                 if let Some(signal @ 1..) = status.signal() {
                     let signal_name = signals::name(signal);
-                    say!(
-                        "{program} was killed by signal {signal} {signal_name}: outlive last {name}"
-                    );
+                    let ended = format!("{program} was killed by signal {signal} {signal_name}");
+                    match &recording.recorder {
+                        Some(_) => say!("{ended}: outlive last {}", run.instance()),
+                        None => say!("{ended}"),
+                    }
                 }
                 code_of(status)
             } else {
@@ -96,25 +140,26 @@ fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
             }
         }
     };
-    said(
-        sched.map_or(Ok(()), Sched::finish),
-        "record scheduler events",
-    );
-    drop(recorder);
-    drop(given);
+    recording.finish();
     Ok(code)
 }
 
-/// Starts the program, with the region.
-fn spawn(run: &RunArgs, given: &Given) -> io::Result<Child> {
+/// Starts the program, with the region if there is one.
+fn spawn(run: &RunArgs, given: Option<&Given>) -> io::Result<Child> {
     let mut command = Command::new(&run.program);
-    command.args(&run.arguments).envs(given.environment());
+    command.args(&run.arguments);
+    command.envs(given.iter().flat_map(|given| given.environment()));
     if !run.no_stderr {
         command.stderr(Stdio::piped());
     }
-    rustix::io::fcntl_setfd(given.descriptor(), FdFlags::empty())?;
+    let inherit = |flags| {
+        given.map_or(Ok(()), |given| {
+            rustix::io::fcntl_setfd(given.descriptor(), flags)
+        })
+    };
+    inherit(FdFlags::empty())?;
     let child = command.spawn();
-    rustix::io::fcntl_setfd(given.descriptor(), FdFlags::CLOEXEC)?;
+    inherit(FdFlags::CLOEXEC)?;
     let child = child?;
     let arguments = run
         .arguments
