@@ -41,8 +41,14 @@ fn packages() -> Result<()> {
         .filter(|(program, _)| !has_program(program))
         .map(|&(_, package)| package)
         .collect();
-    if !Path::new("/usr/lib/python3/dist-packages/bt2").exists() {
-        missing.push("python3-bt2");
+    let libraries = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    for (path, package) in [
+        ("/usr/lib/python3/dist-packages/bt2".into(), "python3-bt2"),
+        (format!("{libraries}/libkshark.so.2"), "libkshark2"),
+    ] {
+        if !Path::new(&path).exists() {
+            missing.push(package);
+        }
     }
     if missing.is_empty() {
         return Ok(());

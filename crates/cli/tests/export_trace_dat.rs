@@ -1,4 +1,4 @@
-//! `trace.dat` as trace-cmd reads it, against what `show` says of the same regions.
+//! `trace.dat` as trace-cmd and KernelShark's library read it, against what `show` says of the same regions.
 
 mod common;
 
@@ -11,7 +11,7 @@ use outlive::{Backing, Recorder, event};
 use tempfile::TempDir;
 
 /// What both tools say of an event, or that events are missing on a CPU.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Line {
     Event {
         task: String,
@@ -60,6 +60,15 @@ impl Line {
         })
     }
 
+    /// With the task's id alone: KernelShark's library finds names of its own in the events.
+    fn without_name(mut self) -> Self {
+        if let Self::Event { task, .. } = &mut self {
+            let id = task.rfind('-').map_or(0, |dash| dash + 1);
+            task.drain(..id);
+        }
+        self
+    }
+
     fn is_lost(&self) -> bool {
         matches!(self, Self::Lost { .. })
     }
@@ -94,6 +103,16 @@ fn trace_cmd(args: &[&str], file: &Path) -> Vec<u8> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.is_empty(), "{stderr}");
     output.stdout
+}
+
+/// The events as KernelShark's library reads them.
+fn kshark(file: &Path) -> Vec<Line> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export_trace_dat_kshark.py");
+    let output = Command::new("python3").arg(script).arg(file).output();
+    let output = output.expect("python3 is missing: `cargo xtask setup` installs it");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "libkshark2: {stderr}");
+    Line::all(&output.stdout)
 }
 
 /// Exports to a file and returns it; the exit code tells whether something is missing.
@@ -142,6 +161,13 @@ fn assert_same(args: &[&str], code: i32) -> Vec<Line> {
             assert_eq!(reported, shown, "{format} line {number}");
         }
         assert_eq!(reported.len(), shown.len(), "{format}");
+        let events = shown.iter().filter(|line| !line.is_lost()).cloned();
+        let mut events = events.map(Line::without_name);
+        for (number, drawn) in by_time_and_cpu(kshark(&file)).into_iter().enumerate() {
+            let drawn = Some(drawn.without_name());
+            assert_eq!(drawn, events.next(), "{format}, KernelShark's {number}");
+        }
+        assert_eq!(events.next(), None, "{format}, KernelShark");
     }
     shown
 }
