@@ -438,13 +438,13 @@ fn a_program_in_a_read_only_container_records_into_what_it_inherits() {
         ls -A \"$1\" /dev/shm | grep outlive || echo 'state: out of sight'
         shift; exec \"$@\"";
     let state = State::new();
-    let mut command = state.command(&["run", "--name", "web", "--"]);
-    command.args(["unshare", "--mount", "sh", "-c", CONTAINER, "sh"]);
-    command.arg(state.path()).args(role_args());
-    let output = command
-        .env(ROLE, "is-killed-after-another")
-        .output()
-        .unwrap();
+    let in_container = |role| {
+        let mut command = state.command(&["run", "--name", "web", "--"]);
+        command.args(["unshare", "--mount", "sh", "-c", CONTAINER, "sh"]);
+        command.arg(state.path()).args(role_args());
+        command.env(ROLE, role).output().unwrap()
+    };
+    let output = in_container("is-killed-after-another");
     if matches!(output.status.code(), Some(1 | 99 | 127)) {
         let why = String::from_utf8_lossy(&output.stderr);
         return println!("container: skipped: no mounts of its own: {why}");
@@ -465,6 +465,13 @@ fn a_program_in_a_read_only_container_records_into_what_it_inherits() {
     assert_eq!(last["open_spans"][0]["begin"]["event"], "request");
     let end = &last["supervisor"]["program_end"]["fields"];
     assert_eq!(end["signal_name"], "SIGKILL");
+
+    // What it left is handed over as a descriptor too, and told by where the supervisor keeps it.
+    let output = in_container("looks-back");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let kept = state.kept("web");
+    let wanted = format!("previous: Some(\"{kept} crash, 2 events\")");
+    assert!(said.contains(&wanted), "{said}");
 }
 
 /// The parent knows of the end after the program has recorded its last event.

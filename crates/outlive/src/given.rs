@@ -29,14 +29,13 @@ use outlive_trace::{Access, Generation, Mapping, StateLock, clock};
 
 use crate::Error;
 use crate::background::Background;
+use crate::handed::{self, Handed};
 use crate::place::Own;
 
 /// `DESCRIPTOR:RUN-ID` in the program's environment.
 const VARIABLE: &str = "OUTLIVE_FD";
 /// The area's path, in the program's environment.
 pub(crate) const AREA: &str = "OUTLIVE_AREA";
-/// The folder of what the run before left, in the program's environment.
-const PREVIOUS: &str = "OUTLIVE_PREVIOUS";
 /// Source of a run record whose region nobody has taken yet, before the giver's process id.
 const GIVEN: &str = "given by the supervisor with pid ";
 /// The same, when it was taken.
@@ -44,7 +43,7 @@ const TAKEN: &str = "taken from the supervisor with pid ";
 
 /// A region for another process, made by [`Builder::give`](crate::Builder::give).
 ///
-/// The process inherits [`descriptor`](Self::descriptor), made inheritable by the caller, and has
+/// The process inherits [`descriptors`](Self::descriptors), made inheritable by the caller, and has
 /// [`environment`](Self::environment). Its recorder then takes the region. The state folder stays
 /// locked while this lives.
 ///
@@ -67,7 +66,7 @@ pub struct Given {
     mapping: Mapping,
     layout: Layout,
     run: RunRecord,
-    kept: Option<Generation>,
+    kept: Option<Handed>,
     /// What the start has left to be done.
     background: Background,
     _lock: Arc<StateLock>,
@@ -86,6 +85,8 @@ impl Given {
         let file = open().map_err(Error::Given)?;
         let len = layout.area_size();
         let mapping = Mapping::of_file(&file, &path, len, Access::ReadWrite)?;
+        // Before it is copied to where it is kept, in the background.
+        let kept = own.live.kept.clone().map(Handed::new);
         let (rest, lock) = (own.rest(), Arc::new(own.lock));
         let of_rest = Arc::clone(&lock);
         Ok(Self {
@@ -94,17 +95,25 @@ impl Given {
             mapping,
             layout,
             run,
-            kept: own.live.kept,
+            kept,
             background: Background::begin(move |is_ended| rest.run(&of_rest, is_ended)),
             _lock: lock,
         })
     }
 
-    /// The descriptor that the process has to inherit. It is closed on `exec` unless the caller
+    /// The descriptors that the process has to inherit. They are closed on `exec` unless the caller
     /// changes that.
-    #[must_use]
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let previous = self.kept.as_ref().and_then(Handed::descriptor);
+        std::iter::once(self.file.as_fd()).chain(previous)
+    }
+
+    /// Closes the descriptor of what the run before left, when the process has it: only that one
+    /// keeps its memory then.
+    pub fn close_previous(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.close();
+        }
     }
 
     /// The variables that the process needs in its environment, and their values: the region, and
@@ -112,19 +121,18 @@ impl Given {
     #[must_use]
     pub fn environment(&self) -> [(&'static str, OsString); 3] {
         let region = format!("{}:{}", self.file.as_raw_fd(), self.run.run_id);
-        let kept = self.kept.as_ref();
-        let previous = kept.map_or_else(OsString::new, |kept| kept.path().into());
+        let previous = self.kept.as_ref().map_or_else(OsString::new, Handed::value);
         [
             (VARIABLE, region.into()),
             (AREA, self.path.clone().into()),
-            (PREVIOUS, previous),
+            (handed::VARIABLE, previous),
         ]
     }
 
     /// What the run before left.
     #[must_use]
     pub fn previous(&self) -> Option<&Generation> {
-        self.kept.as_ref()
+        self.kept.as_ref().map(Handed::generation)
     }
 
     /// Whether a process has taken it.
@@ -155,7 +163,6 @@ pub(crate) struct Taken {
     layout: Layout,
     run: RunRecord,
     path: Option<PathBuf>,
-    previous: Option<Generation>,
 }
 
 impl Taken {
@@ -188,7 +195,6 @@ impl Taken {
     fn new(file: File, (mapping, layout, run): (Mapping, Layout, RunRecord)) -> Self {
         Self {
             path: path_of(&file),
-            previous: previous(),
             file,
             mapping,
             layout,
@@ -241,11 +247,6 @@ impl Taken {
         self.path.as_deref()
     }
 
-    /// What the run before left, as far as it can be seen from here.
-    pub(crate) fn previous(&self) -> Option<&Generation> {
-        self.previous.as_ref()
-    }
-
     pub(crate) fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
     }
@@ -284,14 +285,8 @@ pub(crate) fn lay_out<'m>(
         .map_err(|error: LayoutError| Error::Given(io::Error::other(error)))
 }
 
-/// The generation that the environment names.
-fn previous() -> Option<Generation> {
-    let folder = std::env::var_os(PREVIOUS)?;
-    Generation::in_folder(Path::new(&folder))
-}
-
 /// The file of an inherited descriptor, if it is open.
-fn adopt(descriptor: RawFd) -> Option<File> {
+pub(crate) fn adopt(descriptor: RawFd) -> Option<File> {
     // SAFETY: takes two numbers; of a descriptor that is not open it says so.
     let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFD) };
     // SAFETY: it is open. The supervisor opened it for us alone, so nobody else in this process
@@ -300,7 +295,7 @@ fn adopt(descriptor: RawFd) -> Option<File> {
 }
 
 /// No program that this one starts inherits it.
-fn close_on_exec(file: &File) {
+pub(crate) fn close_on_exec(file: &File) {
     // SAFETY: takes three numbers.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
 }

@@ -51,6 +51,7 @@ mod field;
 mod fork;
 mod format;
 mod given;
+mod handed;
 mod macros;
 mod panic;
 mod place;

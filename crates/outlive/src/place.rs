@@ -7,12 +7,12 @@ use std::path::Path;
 use outlive_ring::extension::Layout;
 use outlive_ring::{RawMemory, Region};
 use outlive_trace::retention::{self, Policy};
-use outlive_trace::{Chores, Generation, Live, StateDir, StateLock};
+use outlive_trace::{Chores, Live, StateDir, StateLock};
 
-use crate::Error;
 use crate::background::Background;
 use crate::beside::Beside;
 use crate::given::Taken;
+use crate::{Error, Previous, handed};
 
 /// See the module.
 #[derive(Debug)]
@@ -119,11 +119,11 @@ impl Place {
         }
     }
 
-    /// What the run before left.
-    pub(crate) fn kept(&self) -> Option<&Generation> {
+    /// What the run before left. Asked once: a descriptor goes with it.
+    pub(crate) fn previous(&self) -> Option<Previous> {
         match self {
-            Self::Own(own) => own.live.kept.as_ref(),
-            Self::Given(taken) => taken.previous(),
+            Self::Own(own) => own.live.kept.clone().map(Previous::new),
+            Self::Given(_) => handed::take(),
             // It is the first process's.
             Self::Beside(_) => None,
         }

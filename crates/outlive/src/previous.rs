@@ -1,5 +1,7 @@
 //! What the run before left.
 
+use std::fs::File;
+
 use outlive_trace::view::View;
 use outlive_trace::{Error, Generation, Verdict};
 
@@ -8,6 +10,8 @@ use outlive_trace::{Error, Generation, Verdict};
 pub struct Previous {
     generation: Generation,
     verdict: Verdict,
+    /// The region, where the generation is out of sight.
+    region: Option<File>,
 }
 
 impl Previous {
@@ -16,6 +20,16 @@ impl Previous {
         Self {
             generation,
             verdict,
+            region: None,
+        }
+    }
+
+    /// One that cannot be seen from here, but for its region.
+    pub(crate) fn inherited(generation: Generation, verdict: Verdict, region: File) -> Self {
+        Self {
+            generation,
+            verdict,
+            region: Some(region),
         }
     }
 
@@ -25,7 +39,7 @@ impl Previous {
         self.verdict
     }
 
-    /// Where it is kept.
+    /// Where it is kept: under a supervisor (`outlive run`), where that sees it.
     #[must_use]
     pub fn generation(&self) -> &Generation {
         &self.generation
@@ -37,6 +51,10 @@ impl Previous {
     ///
     /// When the generation cannot be read.
     pub fn view(&self) -> Result<View, Error> {
-        View::open(&self.generation.region_path())
+        let path = self.generation.region_path();
+        match &self.region {
+            Some(region) => View::of_file(region, &path),
+            None => View::open(&path),
+        }
     }
 }

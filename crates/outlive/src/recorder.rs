@@ -139,7 +139,7 @@ impl Recorder {
         if let Some(background) = place.begin_rest() {
             let _ = inner.background.set(background);
         }
-        let previous = place.kept().cloned().map(Previous::new);
+        let previous = place.previous();
         Ok(Self { inner, previous })
     }
 

@@ -54,17 +54,20 @@ impl Verdict {
             .meta()
             .and_then(|meta| meta.other.get(META_KEY)?.as_str());
         noted
-            .and_then(|noted| {
-                Self::ALL
-                    .into_iter()
-                    .find(|verdict| verdict.word() == noted)
-            })
+            .and_then(Self::from_word)
             .unwrap_or_else(|| Self::of_ended(run, &boot_id()))
     }
 
     /// Notes what was judged, for [`Verdict::of_generation`].
     pub fn note(self, meta: &mut crate::Meta) {
         meta.other.insert(META_KEY.to_owned(), self.word().into());
+    }
+
+    /// The verdict that [`word`](Self::word) gives for it; `None` if that is none.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|verdict| verdict.word() == word)
     }
 
     /// The verdict in a word, for JSON.

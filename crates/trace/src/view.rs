@@ -18,6 +18,7 @@ mod sources;
 mod wanted;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 
 use outlive_event::{Catalog, EventFormat};
@@ -118,6 +119,15 @@ impl View {
     /// When the file cannot be read or is no region of a known layout.
     pub fn open(region: &Path) -> Result<Self> {
         Self::open_place(&RegionPlace::File(region.to_owned()))
+    }
+
+    /// Opens a region in an open file. Its path is for messages, and need not lead to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::open`].
+    pub fn of_file(region: &File, path: &Path) -> Result<Self> {
+        Ok(Self::of_parts(vec![Part::of_file(region, path)?]))
     }
 
     /// Opens a region wherever it is, such as one that a recorder writes into physical memory.

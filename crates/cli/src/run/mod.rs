@@ -109,12 +109,15 @@ fn or_without<T>(run: &RunArgs, result: Result<T>) -> Result<Option<T>> {
 }
 
 fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
-    let recording = Recording::begin(args, run)?;
+    let mut recording = Recording::begin(args, run)?;
     let program = run.program.to_string_lossy();
     let oom_kills = OomKills::begin();
     let signals = Signals::begin()?;
     let code = match spawn(run, recording.given.as_ref()) {
         Ok(mut child) => {
+            if let Some(given) = &mut recording.given {
+                given.close_previous();
+            }
             // From here on the program's exit code is what counts: what fails is said.
             if let Some(status) = watch(&mut child, signals) {
                 record_end(child.id(), status, oom_kills.so_far());
@@ -153,9 +156,8 @@ fn spawn(run: &RunArgs, given: Option<&Given>) -> io::Result<Child> {
         command.stderr(Stdio::piped());
     }
     let inherit = |flags| {
-        given.map_or(Ok(()), |given| {
-            rustix::io::fcntl_setfd(given.descriptor(), flags)
-        })
+        let mut descriptors = given.iter().flat_map(|given| given.descriptors());
+        descriptors.try_for_each(|descriptor| rustix::io::fcntl_setfd(descriptor, flags))
     };
     inherit(FdFlags::empty())?;
     let child = command.spawn();

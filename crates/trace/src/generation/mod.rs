@@ -146,10 +146,16 @@ impl Generation {
     /// of a generation.
     #[must_use]
     pub fn in_folder(path: &Path) -> Option<Self> {
+        Self::out_of_sight(path).filter(|_| path.is_dir())
+    }
+
+    /// The generation whose folder this is where it can be seen, which need not be here: without
+    /// what `meta.json` says then.
+    #[must_use]
+    pub fn out_of_sight(path: &Path) -> Option<Self> {
         let seq = parse_seq(path.file_name()?.to_str()?)?;
         let instance = path.parent()?.file_name()?.to_str()?;
-        path.is_dir()
-            .then(|| Self::open(instance, seq, path.to_owned()))
+        Some(Self::open(instance, seq, path.to_owned()))
     }
 
     /// The instance that it is one of.

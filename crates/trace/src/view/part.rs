@@ -1,5 +1,7 @@
 //! One region of a view: its bytes and what is kept of them.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use outlive_event::Catalog;
@@ -9,7 +11,7 @@ use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::{HeapMemory, Memory, Page, RecoveredCpu, Recovery};
 
 use super::{Result, snapshot};
-use crate::{Error, Mapping, RegionPlace};
+use crate::{Access, Error, Mapping, RegionPlace};
 
 /// One region of a view.
 #[derive(Debug)]
@@ -43,7 +45,16 @@ macro_rules! with_memory {
 
 impl Part {
     pub(super) fn open(place: &RegionPlace) -> Result<Self> {
-        let mapping = place.map()?;
+        Self::of_mapping(place.map()?, place)
+    }
+
+    pub(super) fn of_file(file: &File, path: &Path) -> Result<Self> {
+        let len = file.metadata().map_err(Error::io("look at", path))?.len();
+        let mapping = Mapping::of_file(file, path, len, Access::ReadOnly)?;
+        Self::of_mapping(mapping, &RegionPlace::File(path.to_owned()))
+    }
+
+    fn of_mapping(mapping: Mapping, place: &RegionPlace) -> Result<Self> {
         let mut recovery = locate(&mapping, place)?;
         let is_live = place.is_in_use().unwrap_or(false);
         let bytes = match &recovery.extension {
