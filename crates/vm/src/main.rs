@@ -60,7 +60,7 @@ fn loss(times: usize) -> Result<(), String> {
         let loss = one_loss().map_err(|e| e.to_string())?;
         let (events, ms) = (loss.last, loss.last_ns as f64 / 1e6);
         println!("{crash:5} {:7} {events:12} {ms:11.3} ms", loss.both);
-        if loss.between > 0 || loss.both == 0 {
+        if !loss.between.is_empty() || loss.both == 0 {
             return Err(format!("not only the last events are missing: {loss:?}"));
         }
         all.push(loss);

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 
+use outlive_event::{Formatter, TextOptions};
 use outlive_trace::view::View;
 
 /// Events of ours that may come before the one that is looked for.
@@ -21,7 +22,7 @@ const NEAR_NS: u64 = 50_000_000;
 const FAR_NS: u64 = 2_000_000_000;
 
 /// What is missing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Loss {
     /// Events of the kernel's that ours has too.
     pub both: u64,
@@ -29,8 +30,9 @@ pub struct Loss {
     pub last: u64,
     /// From the first of these to the kernel's last event, in ns: how far back ours is not complete.
     pub last_ns: u64,
-    /// Events of the kernel's that ours lacks before others that it has.
-    pub between: u64,
+    /// Events of the kernel's that ours lacks before others that it has: the text of each, and its place
+    /// among its CPU's.
+    pub between: Vec<String>,
 }
 
 /// One CPU's event: time and bytes.
@@ -47,39 +49,51 @@ impl Loss {
         let from = ours.clock_pairs.first().map_or(0, |pair| pair.trace);
         let cpus = kernels.cpus.iter().map(|cpu| cpu.cpu);
         let cpus = cpus.map(|cpu| (events(&ours, cpu, from), events(&kernels, cpu, from)));
-        Ok(Self::of_cpus(&cpus.collect::<Vec<_>>()))
+        let formatter = Formatter::new(&ours.catalog, TextOptions::for_clock(ours.clock()));
+        let text = |cpu: usize, (time, bytes): &Recorded| {
+            let mut text = Vec::new();
+            formatter.record(&mut text, cpu as u32, *time, bytes);
+            String::from_utf8_lossy(text.trim_ascii()).into_owned()
+        };
+        Ok(Self::of_cpus(&cpus.collect::<Vec<_>>(), text))
     }
 
-    /// Of each CPU ours and the kernel's.
-    fn of_cpus(cpus: &[(Vec<Recorded>, Vec<Recorded>)]) -> Self {
+    /// Of each CPU ours and the kernel's; `text` is that of a CPU's event.
+    fn of_cpus(
+        cpus: &[(Vec<Recorded>, Vec<Recorded>)],
+        text: impl Fn(usize, &Recorded) -> String,
+    ) -> Self {
         let kernels = cpus.iter().filter_map(|(_, kernels)| kernels.last());
         let end = kernels.map(|(time, _)| *time).max().unwrap_or(0);
         let mut loss = Self::default();
         let (mut left, mut lacking) = (Vec::new(), Vec::new());
-        for (ours, kernels) in cpus {
+        for (cpu, (ours, kernels)) in cpus.iter().enumerate() {
             let (ours, kernels) = beginning(ours, kernels);
             let found = find_all(ours, kernels, &mut left);
             let last = found.iter().rposition(|&is_found| is_found);
             let behind = last.map_or(0, |last| last + 1);
-            let before = kernels.iter().zip(&found).take(behind);
+            let before = kernels.iter().enumerate().zip(&found).take(behind);
             loss.both += found.iter().filter(|&&is_found| is_found).count() as u64;
             lacking.extend(
                 before
                     .filter(|(_, is_found)| !**is_found)
-                    .map(|(event, _)| event),
+                    .map(|((place, event), _)| (cpu, place, event)),
             );
             loss.last += (kernels.len() - behind) as u64;
             if let Some((time, _)) = kernels.get(behind) {
                 loss.last_ns = loss.last_ns.max(end.saturating_sub(*time));
             }
         }
-        for event in lacking {
+        for (cpu, place, event) in lacking {
             match left.iter().position(|ours| is_same(ours, event, FAR_NS)) {
                 Some(at) => {
                     left.swap_remove(at);
                     loss.both += 1;
                 }
-                None => loss.between += 1,
+                None => loss.between.push(format!(
+                    "{}, number {place} of its CPU",
+                    text(cpu, event)
+                )),
             }
         }
         loss
@@ -165,8 +179,12 @@ mod tests {
         numbers.into_iter().map(event).collect()
     }
 
+    fn of_cpus(cpus: &[(Vec<Recorded>, Vec<Recorded>)]) -> Loss {
+        Loss::of_cpus(cpus, |cpu, (time, _)| format!("{cpu} {time}"))
+    }
+
     fn compare(ours: Vec<Recorded>, kernels: Vec<Recorded>) -> Loss {
-        Loss::of_cpus(&[(ours, kernels)])
+        of_cpus(&[(ours, kernels)])
     }
 
     #[test]
@@ -176,7 +194,7 @@ mod tests {
             both: 140,
             last: 10,
             last_ns: 9000,
-            between: 0,
+            between: Vec::new(),
         };
         assert_eq!(loss, expected);
     }
@@ -186,7 +204,7 @@ mod tests {
         let (mut ours, kernels) = (events(0..100), events(20..100));
         ours.swap(60, 63);
         let loss = compare(ours, kernels);
-        assert_eq!((loss.both, loss.last, loss.between), (80, 0, 0));
+        assert_eq!((loss.both, loss.last, loss.between.len()), (80, 0, 0));
     }
 
     #[test]
@@ -195,8 +213,8 @@ mod tests {
         let (first, second) = (events((0..60).chain(61..100)), events(200..300));
         let ours = second.iter().take(50).cloned().chain(moved);
         let ours = ours.chain(second.iter().skip(50).cloned()).collect();
-        let loss = Loss::of_cpus(&[(first, events(0..100)), (ours, second)]);
-        assert_eq!((loss.both, loss.last, loss.between), (200, 0, 0));
+        let loss = of_cpus(&[(first, events(0..100)), (ours, second)]);
+        assert_eq!((loss.both, loss.last, loss.between.len()), (200, 0, 0));
     }
 
     /// A task was preempted between the two; its event came late in ours, and was taken for one of the
@@ -216,7 +234,7 @@ mod tests {
         kernels.push((1_001_020_000, late.1.clone()));
         ours.insert(400, late);
         let loss = compare(ours, kernels);
-        assert_eq!((loss.both, loss.last, loss.between), (1001, 21, 0));
+        assert_eq!((loss.both, loss.last, loss.between.len()), (1001, 21, 0));
     }
 
     #[test]
@@ -234,7 +252,9 @@ mod tests {
     fn hole_in_ours_is_told_from_the_end() {
         let ours = events((0..60).chain(63..100));
         let loss = compare(ours, events(0..110));
-        assert_eq!((loss.both, loss.last, loss.between), (97, 10, 3));
+        assert_eq!((loss.both, loss.last), (97, 10));
+        let named = [60, 61, 62].map(|at| format!("0 {at}000, number {at} of its CPU"));
+        assert_eq!(loss.between, named);
     }
 
     #[test]
