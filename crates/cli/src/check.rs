@@ -22,7 +22,7 @@ enum Outcome {
 
 impl Outcome {
     fn of(view: &View) -> Self {
-        match view.is_whole() {
+        match view.is_whole() && view.doubtful() == 0 {
             true => Self::Whole,
             false if view.entries() > 0 => Self::Damaged,
             false => Self::Nothing,
@@ -89,6 +89,7 @@ fn cpu_json(view: &View, cpu: &ViewCpu) -> Value {
         "rejected": rejected,
         "sealed": sealed,
         "unsealed": subbufs - sealed,
+        "doubtful": view.doubtful_of_cpu(cpu),
         "damage": damage,
     })
 }
@@ -168,11 +169,17 @@ fn write_text(out: &mut impl Write, view: &View, verdict: Verdict, outcome: Outc
     }
     writeln!(out, "run: {verdict}")?;
     let rejected = view.cpus.iter().flat_map(|cpu| parts_of(view, cpu));
-    let rejected: usize = rejected.map(|(_, rejected)| rejected.len()).sum();
+    let rejected = rejected.flat_map(|(_, rejected)| rejected);
+    let rejected = rejected.filter(|rejected| !rejected.reason.is_doubt());
+    let rejected = rejected.count();
+    let doubtful = match view.doubtful() {
+        0 => String::new(),
+        events => format!(", {} doubtful", units::count(events as usize, "event")),
+    };
     let result = match outcome {
         Outcome::Whole => "whole".to_owned(),
         Outcome::Damaged => format!(
-            "damaged: {} events kept, {} rejected or cut",
+            "damaged: {} events kept, {} rejected or cut{doubtful}",
             view.entries(),
             units::count(rejected, "sub-buffer")
         ),
@@ -199,13 +206,25 @@ fn write_cpu(out: &mut impl Write, view: &View, cpu: &ViewCpu) -> Result<()> {
     for damage in damage_of(view, cpu) {
         writeln!(out, "  damaged: {damage}")?;
     }
+    match view.doubtful_of_cpu(cpu) {
+        0 => {}
+        events => writeln!(
+            out,
+            "  {} doubtful: `show` marks each",
+            units::count(events as usize, "event")
+        )?,
+    }
     for hole in &cpu.holes {
         writeln!(out, "  {}", hole_text(hole, view.clock_in_ns()))?;
     }
     for (part, rejected) in parts_of(view, cpu) {
         let place = if part == "tail" { " of the tail" } else { "" };
         for Rejected { subbuf, reason } in rejected {
-            let fate = if reason.is_kept() { "cut" } else { "rejected" };
+            let fate = match reason {
+                reason if reason.is_doubt() => "doubtful",
+                reason if reason.is_kept() => "cut",
+                _ => "rejected",
+            };
             writeln!(out, "  sub-buffer {subbuf}{place} {fate}: {reason}")?;
         }
     }

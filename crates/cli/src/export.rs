@@ -27,6 +27,9 @@ pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
         bar.set_position(events);
     })?;
     bar.finish_and_clear();
+    for (name, view) in export.names.iter().zip(&views) {
+        say_doubtful(name, view);
+    }
     for note in &summary.notes {
         say!("{note}");
     }
@@ -47,6 +50,14 @@ pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
     } else {
         exit::FAILED
     })
+}
+
+/// Says how many events are doubtful: most formats have no place for that.
+pub(crate) fn say_doubtful(name: &str, view: &View) {
+    let doubtful = view.doubtful();
+    if doubtful > 0 {
+        say!("{name}: {doubtful} events are doubtful; `outlive show` marks each and says why");
+    }
 }
 
 /// What is selected of each view.

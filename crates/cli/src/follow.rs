@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use outlive_event::{Catalog, Formatter};
 use outlive_ring::{LiveReader, Missed};
 use outlive_trace::Mapping;
-use outlive_trace::view::{LiveRegion, ViewEvent};
+use outlive_trace::view::{LiveRegion, Trust, ViewEvent};
 
 use crate::show::{Lines, Look, Output, Selection, Text, is_wanted};
 use crate::target::Target;
@@ -275,6 +275,7 @@ impl<'f> Queue<'f> {
             time_stamp: event.time_stamp,
             text_time_stamp: event.text_time_stamp,
             missed: self.missed.take(),
+            trust: Trust::default(),
             payload,
         })
     }

@@ -241,6 +241,10 @@ impl Info<'_> {
             "  sub-buffers: {subbufs}, {} of them unsealed",
             subbufs - sealed
         )?;
+        match self.view.doubtful_of_cpu(cpu) {
+            0 => {}
+            events => writeln!(out, "  doubtful events: {events}")?,
+        }
         Ok(())
     }
 
@@ -292,6 +296,7 @@ impl Info<'_> {
             "lost_unknown": counters.lost_unknown,
             "subbufs": subbufs,
             "unsealed": subbufs - sealed,
+            "doubtful": self.view.doubtful_of_cpu(cpu),
         })
     }
 }

@@ -111,6 +111,8 @@ impl<'s> MergedLines<'s> {
         show::push_lost(formatter, &mut text, event);
         let time = self.sources.time(next.source, event.text_time_stamp);
         formatter.record(&mut text, event.cpu, time, event.payload);
+        let catalog = &self.sources.sources()[next.source].view.catalog;
+        show::push_doubt(catalog, &mut text, event);
         self.write_named(out, next.source, &text)
     }
 

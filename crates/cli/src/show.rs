@@ -344,6 +344,7 @@ impl<'v> Lines<'v> {
         }
         let (cpu, time) = (event.cpu, event.text_time_stamp);
         self.formatter.record(out, cpu, time, event.payload);
+        push_doubt(self.catalog, out, event);
         Ok(())
     }
 }
@@ -352,6 +353,15 @@ impl<'v> Lines<'v> {
 pub(crate) fn push_lost(formatter: &Formatter<'_>, text: &mut Vec<u8>, event: &ViewEvent<'_>) {
     if let Some(missed) = event.missed {
         formatter.lost_events(text, event.buffer, missed.count());
+    }
+}
+
+/// Puts behind the line of an event why it is doubtful, if it is.
+pub(crate) fn push_doubt(catalog: &Catalog, text: &mut Vec<u8>, event: &ViewEvent<'_>) {
+    if let Some(doubt) = event.doubt(catalog) {
+        let line_end = text.pop_if(|last| *last == b'\n');
+        text.extend_from_slice(format!(" [doubtful: {doubt}]").as_bytes());
+        text.extend(line_end);
     }
 }
 

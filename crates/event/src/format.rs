@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use crate::constants::Constants;
 use crate::ctype::{self, IntType};
+use crate::doubt::Tells;
 use crate::error::{FormatError, FormatErrorKind, NotEvaluated};
 use crate::print_fmt::{self, Program};
 use crate::record;
@@ -40,6 +41,7 @@ pub struct EventFormat {
     /// Offset of the common field with the CPU.
     cpu_offset: Option<u16>,
     pub(crate) name_pairs: NamePairs,
+    pub(crate) tells: Tells,
     pub(crate) symbols: OnceLock<SymbolFields>,
 }
 
@@ -146,6 +148,7 @@ impl EventFormat {
             .find(|f| f.name == "common_cpu" && f.size == 2);
         parsed.cpu_offset = cpu.and_then(|cpu| u16::try_from(cpu.offset).ok());
         parsed.name_pairs = NamePairs::of(&parsed);
+        parsed.tells = Tells::of(&parsed.fields);
         Ok(parsed)
     }
 
@@ -161,6 +164,7 @@ impl EventFormat {
             program: OnceLock::new(),
             cpu_offset: None,
             name_pairs: NamePairs::default(),
+            tells: Tells::default(),
             symbols: OnceLock::new(),
         }
     }

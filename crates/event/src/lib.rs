@@ -45,6 +45,7 @@ mod columns;
 mod constants;
 mod ctype;
 mod digits;
+mod doubt;
 mod error;
 mod filter;
 mod format;
@@ -63,6 +64,7 @@ pub use catalog::{COMM_SIZE, Catalog, CatalogRecord, Kernel, RecordKind, Symbol,
 pub use columns::ColumnNames;
 pub use constants::Constants;
 pub use ctype::IntType;
+pub use doubt::Doubt;
 pub use error::{CatalogError, FormatError, FormatErrorKind, NotEvaluated, Reason};
 pub use filter::{Filter, FilterError, FilterErrorKind, FilterScope, Predicate};
 pub use format::{EventFormat, Field, FieldKind};

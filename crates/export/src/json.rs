@@ -85,6 +85,9 @@ pub fn object(catalog: &Catalog, event: &ViewEvent<'_>) -> Map<String, Json> {
     if let Some(missed) = event.missed {
         object.insert("lost_before".into(), missed.count().into());
     }
+    if let Some(doubt) = event.doubt(catalog) {
+        object.insert("doubt".into(), doubt.to_string().into());
+    }
     let [flags, preempt] = flags(event.payload).unwrap_or_default();
     let pid = outlive_event::pid(event.payload).unwrap_or(0);
     object.insert("pid".into(), pid.into());

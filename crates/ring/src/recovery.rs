@@ -138,6 +138,15 @@ pub enum Reason {
         /// Bytes kept.
         kept: u32,
     },
+    /// Kept; but a record has a form in which no kernel writes it, though a kernel reads it. It is
+    /// [doubtful](Page::is_doubtful).
+    OddForm,
+    /// Kept; but it ends after the sub-buffer behind it begins, and one of the two has wrong times:
+    /// events go into a buffer in the order of time. Both are [doubtful](Page::is_doubtful).
+    Overlap {
+        /// Physical index of the sub-buffer behind it.
+        next: u32,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -164,18 +173,30 @@ impl fmt::Display for Reason {
             Self::Short { kept } => {
                 write!(f, "ends after {kept} bytes, before the sub-buffer's end")
             }
+            Self::OddForm => f.write_str("a record has a form that nobody writes"),
+            Self::Overlap { next } => write!(
+                f,
+                "ends after sub-buffer {next} begins: the times of one of the two are wrong"
+            ),
         }
     }
 }
 
 impl Reason {
-    /// Whether the sub-buffer was kept all the same, in part.
+    /// Whether the sub-buffer was kept all the same, in part or as a whole.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        matches!(
-            self,
-            Self::Cut { .. } | Self::OddRecord { .. } | Self::Short { .. }
-        )
+        self.is_doubt()
+            || matches!(
+                self,
+                Self::Cut { .. } | Self::OddRecord { .. } | Self::Short { .. }
+            )
+    }
+
+    /// Whether the sub-buffer was kept as a whole and is in doubt.
+    #[must_use]
+    pub fn is_doubt(&self) -> bool {
+        matches!(self, Self::OddForm | Self::Overlap { .. })
     }
 }
 
@@ -218,6 +239,10 @@ pub struct Page {
     last: Option<u64>,
     /// Whether a seal, closed or open, proves the time stamp.
     has_proven_time: bool,
+    /// Whether something was damaged in it, and nothing says what: it overlaps the next kept sub-buffer
+    /// or the one before, so that the times of one of the two are wrong, or a record has a form in which
+    /// no kernel writes it. Never so of one whose seal proves its time.
+    pub is_doubtful: bool,
 }
 
 impl Page {

@@ -335,6 +335,8 @@ pub struct Events<'a> {
     time_stamp: u64,
     text_time_stamp: u64,
     entries: u32,
+    /// Whether an event's length was in a word of its own, and would have fit its header.
+    has_long_form: bool,
 }
 
 impl<'a> Events<'a> {
@@ -365,6 +367,7 @@ impl<'a> Events<'a> {
             time_stamp,
             text_time_stamp,
             entries: 0,
+            has_long_form: false,
         }
     }
 
@@ -403,6 +406,7 @@ impl<'a> Events<'a> {
                 self.time_stamp = self.time_stamp.wrapping_add(delta);
                 self.text_time_stamp = self.text_time_stamp.wrapping_add(delta);
                 self.entries += 1;
+                self.has_long_form |= payload == self.offset + 8 && len <= SMALL_MAX;
                 self.offset = next;
                 return Ok(Some(Event {
                     time_stamp: self.time_stamp,
@@ -500,18 +504,32 @@ pub struct Summary {
     pub size: usize,
     /// Why the walk ended before the end of the data.
     pub error: Option<BadRecord>,
+    /// Whether an event has a form in which no kernel writes it: 12 bytes in all, or its length in a word
+    /// of its own though the header has room for it.
+    pub has_odd_form: bool,
 }
+
+/// Bytes of the payload of a record of 12 bytes (see [`record_size`]).
+const ODD_PAYLOAD: usize = 8;
 
 /// Walks over the records of `data` and counts.
 #[must_use]
 pub fn walk(time_stamp: u64, data: &[u8]) -> Summary {
     let mut events = Events::new(time_stamp, data);
-    let error = events.by_ref().find_map(Result::err);
+    let mut has_odd_length = false;
+    let error = events.by_ref().find_map(|event| match event {
+        Ok(event) => {
+            has_odd_length |= event.payload.len() == ODD_PAYLOAD;
+            None
+        }
+        Err(error) => Some(error),
+    });
     Summary {
         entries: events.entries,
         last: events.time_stamp,
         size: events.offset,
         error,
+        has_odd_form: has_odd_length || events.has_long_form,
     }
 }
 
@@ -537,7 +555,7 @@ pub(crate) fn without_torn(time_stamp: u64, data: &[u8], walked: Summary, behind
         entries: 0,
         last: time_stamp,
         size: 0,
-        error: walked.error,
+        ..walked
     };
     while events.next().is_some() && events.offset < walked.size {
         before = Summary {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use outlive_event::event_id;
 use outlive_ring::Missed;
-use outlive_trace::view::ViewEvent;
+use outlive_trace::view::{Trust, ViewEvent};
 
 use crate::bounds::Bounds;
 use crate::source::Source;
@@ -58,6 +58,7 @@ struct Kept {
     time_stamp: u64,
     text_time_stamp: u64,
     missed: Option<Missed>,
+    trust: Trust,
     start: usize,
     len: usize,
 }
@@ -128,6 +129,7 @@ impl Scan {
             time_stamp: kept.time_stamp,
             text_time_stamp: kept.text_time_stamp,
             missed: kept.missed,
+            trust: kept.trust,
             payload: &self.bytes[kept.start..kept.start + kept.len],
         }
     }
@@ -182,6 +184,7 @@ impl Scan {
                     time_stamp: event.time_stamp,
                     text_time_stamp: event.text_time_stamp,
                     missed: event.missed,
+                    trust: event.trust,
                     start: self.bytes.len(),
                     len: event.payload.len(),
                 });
@@ -198,5 +201,6 @@ const NOTHING: ViewEvent<'static> = ViewEvent {
     time_stamp: 0,
     text_time_stamp: 0,
     missed: None,
+    trust: Trust::Sealed,
     payload: &[],
 };

@@ -540,6 +540,7 @@ mod tests {
                 time_stamp: time,
                 text_time_stamp: time,
                 missed,
+                trust: crate::view::Trust::default(),
                 payload,
             };
             let got = &mut self.got;

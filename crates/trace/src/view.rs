@@ -15,6 +15,7 @@ mod part;
 mod raw;
 mod snapshot;
 mod sources;
+mod trust;
 mod wanted;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ pub use self::live::LiveRegion;
 pub use self::part::Part;
 pub use self::raw::RawSubbuf;
 pub use self::sources::{MergedSources, NoCommonTime, Source, SourceEvent, Sources, Timeline};
+pub use self::trust::{EventDoubt, Trust};
 pub use self::wanted::Wanted;
 use crate::cmdline::TraceClock;
 use crate::{Error, RegionPlace};

@@ -3,14 +3,15 @@
 //! What the kernels did is recorded in `fixtures/damage`. `cargo xtask vm damage` boots them for every damage
 //! and compares with the recording, and with `--record` writes it; otherwise each kernel is booted once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use outlive_vm::Kernel;
 use outlive_vm::damage::{
-    Base, Comparison, Guest, JUDGES, Judge, Kept, Outcome, Record, Sealed, outcomes_of,
+    Base, Change, Changed, Comparison, Guest, JUDGES, Judge, Kept, Mark, Outcome, Record, Sealed,
+    outcomes_of,
 };
 
 /// A damage, what the kernel did with it, and what outlive does.
@@ -120,7 +121,7 @@ fn without_damage_everything_is_kept() {
         };
         assert_eq!(comparison.kernel, Some(everything));
         assert_eq!(comparison.ours, everything);
-        assert_eq!(comparison.remarks, "");
+        assert_eq!((comparison.remarks.as_str(), comparison.doubted), ("", 0));
     }
 }
 
@@ -203,9 +204,8 @@ CPU, time stamp and payload: kept of those that the undamaged region holds, and 
 ones or appear a second time.
 
 * Every event of the undamaged region that the kernel keeps, outlive keeps, in each case.
-* In brackets, outlive's are changed in place, and nothing in a kernel's region can tell: payload, or a time that
-  still fits, or overlaps its neighbour's by less than a sixteenth of a sub-buffer. It says *unsealed* of them: a
-  region in which one valid record became another is one that the kernel could have written.
+* In brackets, outlive's are changed in place. A kernel's region has no checksums: outlive says *unsealed* of all of it,
+  and *doubtful* of each event that is not as a kernel leaves it. The tables of changed events say which are told.
 * *sealed*: the same events in a region that outlive wrote, damaged by the same bytes at the same places. Of a sub-buffer that
   outlive calls sealed nothing is ever invented. (In a region of 6.12, whose layout is another, the same places are
   of other parts.) In brackets are those of sub-buffers that are newer than their seal, as a
@@ -297,6 +297,114 @@ impl Sums {
     }
 }
 
+/// What became of the events of one kind of change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Told {
+    all: usize,
+    /// Doubtful by their sub-buffers.
+    by_subbuf: usize,
+    /// Doubtful by their records.
+    by_record: usize,
+    /// Not marked, and the kernel shows them too.
+    kernels: usize,
+    /// Not marked, in what the kernel gave up.
+    ours_alone: usize,
+}
+
+impl Told {
+    fn unmarked(&self) -> usize {
+        self.kernels + self.ours_alone
+    }
+
+    fn add(&mut self, changed: &Changed, by_kernel: &BTreeSet<u32>) {
+        self.all += 1;
+        *match changed.mark {
+            Some(Mark::Subbuf) => &mut self.by_subbuf,
+            Some(Mark::Entry) => &mut self.by_record,
+            None if by_kernel.contains(&changed.event) => &mut self.kernels,
+            None => &mut self.ours_alone,
+        } += 1;
+    }
+
+    fn row(&self, name: &str) -> String {
+        let Self {
+            all,
+            by_subbuf,
+            by_record,
+            kernels,
+            ours_alone,
+        } = self;
+        format!("| {name} | {all} | {by_subbuf} | {by_record} | {kernels} | {ours_alone} |\n")
+    }
+}
+
+/// What the kernel shows that the undamaged region does not hold.
+fn kernels_others(record: &Record) -> BTreeSet<u32> {
+    match &record.outcome {
+        Outcome::Attached { cpus, .. } => cpus.iter().flat_map(|cpu| cpu.others.clone()).collect(),
+        Outcome::Crash | Outcome::Hang => BTreeSet::new(),
+    }
+}
+
+/// By what was changed, and in all.
+fn told(version: &str) -> (BTreeMap<Change, Told>, Told) {
+    let (mut by_change, mut all) = (BTreeMap::<Change, Told>::new(), Told::default());
+    for Compared { record, comparison } in &compared()[version] {
+        let by_kernel = kernels_others(record);
+        for changed in &comparison.changed {
+            for told in [by_change.entry(changed.change).or_default(), &mut all] {
+                told.add(changed, &by_kernel);
+            }
+        }
+    }
+    (by_change, all)
+}
+
+const CHANGED: &str = "\
+\n## Changed events that are shown, by what was changed
+
+An event is *doubtful* where its sub-buffer ends after the next one begins, or has a record in a form that no kernel writes
+(12 bytes in all, or a length word where the header has room); and where its record has an id without a format, is shorter
+or longer than the event's fields, or has a pid that no task has, a task's name without an end, or an array outside of
+itself. `show` says so behind each, `info` and `check` count them.
+
+What is not marked is as a kernel writes it: its records' forms and lengths are, its times go forwards up to the next
+sub-buffer's, and its fields are in range. The kernel shows it too, or never came to it, since it gave up the CPU or the rest
+of it for another damage. Most are of a sub-buffer whose time stamp still fits between its neighbours, or has none behind it.
+";
+
+fn changed_table(page: &mut String, version: &str) {
+    let (by_change, all) = told(version);
+    let doubted: usize = compared()[version]
+        .iter()
+        .map(|one| one.comparison.doubted)
+        .sum();
+    writeln!(page, "\n### Linux {version}\n").unwrap();
+    page.push_str("| what was changed | events | doubtful by sub-buffer | doubtful by record | unmarked, the kernel shows them too | unmarked, the kernel gave up more |\n");
+    page.push_str("| --- | ---: | ---: | ---: | ---: | ---: |\n");
+    for (change, told) in by_change {
+        page.push_str(&told.row(change.name()));
+    }
+    page.push_str(&all.row("**all**"));
+    writeln!(
+        page,
+        "\nReal events that are marked because of their sub-buffer: {doubted}."
+    )
+    .unwrap();
+}
+
+/// What a reader can tell, it does: the numbers of changed events that are shown as any other.
+#[test]
+fn no_more_changed_events_are_shown_without_a_mark_than_were() {
+    for (version, unmarked) in UNMARKED {
+        let (_, all) = told(version);
+        assert_eq!(all.unmarked(), unmarked, "{version}: {all:?}");
+    }
+}
+
+/// By kernel.
+const UNMARKED: [(&str, usize); 3] = [("7.3.4", 8137), ("7.2.13", 1933), ("6.12.107", 3039)];
+
 fn kinds_table(page: &mut String, version: &str) {
     let mut kinds: Vec<(&str, Sums)> = Vec::new();
     let mut all = Sums::default();
@@ -325,6 +433,10 @@ fn the_page_about_damages_is_up_to_date() {
     let mut now = INTRODUCTION.to_owned();
     for judge in &JUDGES {
         kinds_table(&mut now, judge.version);
+    }
+    now.push_str(CHANGED);
+    for judge in &JUDGES {
+        changed_table(&mut now, judge.version);
     }
     named_table(&mut now);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/damages.md");

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use outlive_ring::Missed;
-use outlive_trace::view::ViewEvent;
+use outlive_trace::view::{Trust, ViewEvent};
 
 /// An event with bytes of its own.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +14,7 @@ pub(super) struct Kept {
     /// Time as the kernel's text shows it.
     pub(super) time: u64,
     missed: Option<Missed>,
+    trust: Trust,
     payload: Vec<u8>,
 }
 
@@ -31,6 +32,7 @@ impl Kept {
         self.time_stamp = event.time_stamp;
         self.time = event.text_time_stamp;
         self.missed = event.missed;
+        self.trust = event.trust;
         self.payload.clear();
         self.payload.extend_from_slice(event.payload);
     }
@@ -42,6 +44,7 @@ impl Kept {
             time_stamp: self.time_stamp,
             text_time_stamp: self.time,
             missed: self.missed,
+            trust: self.trust,
             payload: &self.payload,
         }
     }

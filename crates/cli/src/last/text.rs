@@ -13,6 +13,7 @@ use super::kept::{Kept, Recent};
 use super::others::{Other, Others};
 use super::spans::{Span, depth};
 use super::tasks::{Doing, Task};
+use crate::show::push_doubt;
 use crate::units;
 
 /// Columns of the names before the values.
@@ -417,6 +418,7 @@ impl Text<'_, '_> {
         let mut text = Vec::new();
         self.formatter()
             .record(&mut text, event.cpu, event.text_time_stamp, event.payload);
+        push_doubt(&self.end.view.catalog, &mut text, &event);
         let text = String::from_utf8_lossy(&text);
         Ok(writeln!(out, "{}", clean(text.trim_end_matches('\n')))?)
     }

@@ -12,6 +12,7 @@ use outlive_trace::cmdline::Diagnostic;
 use self::print::{Format, Printer};
 use crate::args::{Args, SqlArgs};
 use crate::exit;
+use crate::export::say_doubtful;
 use crate::filter::Mistake;
 use crate::target::Target;
 
@@ -65,6 +66,7 @@ fn sources(args: &Args, names: &[String], formats: Option<&Path>) -> Result<Vec<
     let source = |name: &String| {
         let target = Target::find(args, name)?;
         let view = target.open(formats)?;
+        say_doubtful(name, &view);
         Ok(Source {
             name: name.clone(),
             verdict: target.verdict(&view),

@@ -17,10 +17,12 @@ pub use symbols::{Symbol, Symbols};
 pub use tasks::Tasks;
 
 use crate::constants::Constants;
+use crate::doubt::Doubt;
 use crate::error::CatalogError;
 use crate::format::EventFormat;
 use crate::header_page::HeaderPage;
 use crate::pointer::SymbolStyle;
+use crate::text::event_id;
 
 /// What is known about the writer of records: formats, names, symbols, kernel and clock.
 #[derive(Debug, Default)]
@@ -189,6 +191,22 @@ impl Catalog {
     pub fn cpu(&self, payload: &[u8]) -> Option<u32> {
         let id = payload.first_chunk().copied().map(u16::from_le_bytes)?;
         self.event(id)?.cpu(payload)
+    }
+
+    /// What in the record `payload` no kernel writes; `None` if nothing, if the event is a program's, or if
+    /// there are no formats at all.
+    #[must_use]
+    pub fn doubt(&self, payload: &[u8]) -> Option<Doubt<'_>> {
+        if self.events.is_empty() {
+            return None;
+        }
+        let Some(id) = event_id(payload) else {
+            return Some(Doubt::Short);
+        };
+        match self.event(id) {
+            Some(event) => event.doubt(payload),
+            None => Some(Doubt::NoFormat(id)),
+        }
     }
 
     /// The event with this system and name.

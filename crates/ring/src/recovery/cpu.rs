@@ -94,6 +94,8 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
         self.reject_out_of_order(&mut items, index.as_ref().and(self.head));
         self.reject_copies(&mut items);
         self.keep(&items, index.is_some());
+        self.note_odd_forms();
+        self.doubt_overlaps();
         self.result.oldest = self
             .head
             .map(|head| self.time_stamp(head))
@@ -349,6 +351,35 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
         }
         if gap {
             self.note_hole(after.as_ref(), None, Some(Missed::Unknown));
+        }
+    }
+
+    /// Says which sub-buffers have records in a form of their own.
+    fn note_odd_forms(&mut self) {
+        let odd = self.result.pages.iter().filter(|page| page.is_doubtful);
+        let odd = odd.map(|page| Rejected {
+            subbuf: page.subbuf,
+            reason: Reason::OddForm,
+        });
+        self.result.rejected.extend(odd);
+    }
+
+    /// Marks each two neighbours of which the second begins before the first ends.
+    fn doubt_overlaps(&mut self) {
+        for second in 1..self.result.pages.len() {
+            let [first, next] = [second - 1, second].map(|at| self.result.pages[at]);
+            if (first.has_proven_time && next.has_proven_time)
+                || first.last(&self.region.geometry, self.memory, self.result.cpu)
+                    <= next.time_stamp
+            {
+                continue;
+            }
+            for at in [second - 1, second] {
+                let page = &mut self.result.pages[at];
+                page.is_doubtful = !page.has_proven_time;
+            }
+            let next = next.subbuf;
+            self.reject(first.subbuf, Reason::Overlap { next });
         }
     }
 

@@ -119,6 +119,7 @@ impl<'a, M: Memory> Judge<'a, M> {
             source,
             last: None,
             has_proven_time: true,
+            is_doubtful: false,
         };
         Judged::Good(page, None)
     }
@@ -154,6 +155,7 @@ impl<'a, M: Memory> Judge<'a, M> {
                     source: PageSource::Unsealed,
                     last: Some(seal.time_stamp),
                     has_proven_time: true,
+                    is_doubtful: false,
                 },
                 None,
             ),
@@ -202,6 +204,7 @@ impl<'a, M: Memory> Judge<'a, M> {
             source: PageSource::Unsealed,
             last: Some(summary.last),
             has_proven_time: false,
+            is_doubtful: summary.has_odd_form && self.region.extension.is_none(),
         };
         match summary.error {
             None => Judged::Good(page(summary), None),

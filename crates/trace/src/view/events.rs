@@ -7,7 +7,7 @@ use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::subbuf::Position;
 use outlive_ring::{Events, Missed};
 
-use super::{View, ViewCpu, Wanted};
+use super::{Trust, View, ViewCpu, Wanted};
 
 /// One event of a view.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,8 @@ pub struct ViewEvent<'a> {
     pub text_time_stamp: u64,
     /// What is missing between it and the event before it of its buffer.
     pub missed: Option<Missed>,
+    /// What is known of its bytes and time.
+    pub trust: Trust,
     /// The trace entry.
     pub payload: &'a [u8],
 }
@@ -167,6 +169,8 @@ struct CpuStream<'v> {
     next_page: usize,
     position: Position,
     size: usize,
+    /// Of the page in `buffer`.
+    trust: Trust,
     buffer: Box<[u8; SUBBUF_DATA]>,
     /// The buffer of the event that was handed out last, when the next one is on another page.
     taken: Box<[u8; SUBBUF_DATA]>,
@@ -180,6 +184,7 @@ struct Ahead {
     time_stamp: u64,
     text_time_stamp: u64,
     missed: Option<Missed>,
+    trust: Trust,
     start: usize,
     len: usize,
 }
@@ -197,6 +202,7 @@ impl<'v> CpuStream<'v> {
             next_page: first_page,
             position: Position::default(),
             size: 0,
+            trust: Trust::default(),
             buffer: Box::new([0; SUBBUF_DATA]),
             taken: Box::new([0; SUBBUF_DATA]),
             next: None,
@@ -228,6 +234,7 @@ impl<'v> CpuStream<'v> {
             time_stamp: event.time_stamp,
             text_time_stamp: event.text_time_stamp,
             missed: event.missed,
+            trust: event.trust,
             payload,
         }
     }
@@ -246,6 +253,7 @@ impl<'v> CpuStream<'v> {
             time_stamp: 0,
             text_time_stamp: 0,
             missed: None,
+            trust: Trust::default(),
             start: 0,
             len: 0,
         });
@@ -272,6 +280,7 @@ impl<'v> CpuStream<'v> {
                     time_stamp: event.time_stamp,
                     text_time_stamp: event.text_time_stamp,
                     missed,
+                    trust: self.trust,
                     start,
                     len: event.payload.len(),
                 });
@@ -291,6 +300,7 @@ impl<'v> CpuStream<'v> {
                 .view
                 .read_page(self.cpu.cpu, placed, &mut self.buffer)
                 .len();
+            self.trust = Trust::of(&placed.page);
             let time_stamp = placed.page.time_stamp;
             self.position = Position {
                 offset: 0,

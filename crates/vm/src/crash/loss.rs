@@ -100,10 +100,9 @@ impl Loss {
                     left.swap_remove(at);
                     loss.both += 1;
                 }
-                None => loss.between.push(format!(
-                    "{}, number {place} of its CPU",
-                    text(cpu, event)
-                )),
+                None => loss
+                    .between
+                    .push(format!("{}, number {place} of its CPU", text(cpu, event))),
             }
         }
         loss

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use outlive_event::Catalog;
 use outlive_ring::layout::{SUBBUF_DATA, SUBBUF_SIZE};
 use outlive_ring::{Events, Geometry, HeapMemory, Memory, Page, Recovery};
 
@@ -19,6 +20,29 @@ pub struct Identity {
     pub payload: Vec<u8>,
 }
 
+/// An event that is kept, and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptEvent {
+    /// The event.
+    pub identity: Identity,
+    /// Its sub-buffer.
+    pub page: Page,
+    /// Where in the sub-buffer's data its entry begins.
+    pub offset: usize,
+}
+
+impl AsRef<Identity> for Identity {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl AsRef<Identity> for KeptEvent {
+    fn as_ref(&self) -> &Identity {
+        &self.identity
+    }
+}
+
 /// A recorded region.
 #[derive(Debug)]
 pub struct Base {
@@ -30,6 +54,8 @@ pub struct Base {
     pub geometry: Geometry,
     /// Its events by CPU, oldest first.
     pub events: Vec<Identity>,
+    /// The formats of the kernel that wrote it.
+    pub catalog: Catalog,
 }
 
 /// `fixtures` of the project.
@@ -62,12 +88,17 @@ impl Base {
         let region = unpack(file)?;
         let memory = HeapMemory::from_bytes(&region);
         let recovery = Recovery::new(&memory).with_context(|| format!("{file} is no region"))?;
-        let events = kept_events(&recovery, &memory, |_| true);
+        let events = kept_events(&recovery, &memory).map(|event| event.identity);
+        let writer = match file.contains("6.12.107") {
+            true => "6.12.107-2cpu-1M",
+            false => "7.3.4-2cpu-1M",
+        };
         Ok(Self {
             file,
             region,
             geometry: recovery.geometry,
-            events,
+            events: events.collect(),
+            catalog: Catalog::from_events_dir(fixtures().join(writer).join("events"))?,
         })
     }
 
@@ -168,30 +199,31 @@ impl Base {
     }
 }
 
-/// The events that a recovery keeps of some sub-buffers, by CPU, oldest first.
+/// The events that a recovery keeps, by CPU, oldest first.
 pub(super) fn kept_events(
     recovery: &Recovery,
     memory: &impl Memory,
-    is_meant: impl Fn(&Page) -> bool,
-) -> Vec<Identity> {
-    let mut buffer = [0; SUBBUF_DATA];
-    let mut kept = Vec::new();
-    for cpu in &recovery.cpus {
-        for page in cpu.pages.iter().filter(|page| is_meant(page)) {
-            let data = page.read(&recovery.geometry, memory, cpu.cpu, &mut buffer);
-            kept.extend(events_of(cpu.cpu, page.time_stamp, data));
-        }
-    }
-    kept
+) -> impl Iterator<Item = KeptEvent> {
+    let pages = recovery.cpus.iter();
+    let pages = pages.flat_map(|cpu| cpu.pages.iter().map(|page| (cpu.cpu, *page)));
+    pages.flat_map(|(cpu, page)| {
+        let mut buffer = [0; SUBBUF_DATA];
+        let data = page.read(&recovery.geometry, memory, cpu, &mut buffer);
+        events_of(cpu, page, data).collect::<Vec<_>>()
+    })
 }
 
 /// The events in the data of a sub-buffer, as far as there are any.
-fn events_of(cpu: u32, time_stamp: u64, data: &[u8]) -> impl Iterator<Item = Identity> {
-    Events::new(time_stamp, data)
+fn events_of(cpu: u32, page: Page, data: &[u8]) -> impl Iterator<Item = KeptEvent> {
+    Events::new(page.time_stamp, data)
         .map_while(Result::ok)
-        .map(move |event| Identity {
-            cpu,
-            time_stamp: event.time_stamp,
-            payload: event.payload.to_vec(),
+        .map(move |event| KeptEvent {
+            identity: Identity {
+                cpu,
+                time_stamp: event.time_stamp,
+                payload: event.payload.to_vec(),
+            },
+            page,
+            offset: event.payload.as_ptr().addr() - data.as_ptr().addr(),
         })
 }

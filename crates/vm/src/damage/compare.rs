@@ -6,9 +6,10 @@ use std::ops::Range;
 use anyhow::{Context, Result};
 use outlive_ring::extension::Layout;
 use outlive_ring::layout::SUBBUF_DATA;
-use outlive_ring::{Geometry, HeapMemory, LayoutError, Page, PageSource, Recovery, Region};
+use outlive_ring::{Geometry, HeapMemory, LayoutError, PageSource, Recovery, Region};
 
-use super::base::{Base, Identity, kept_events};
+use super::base::{Base, Identity, KeptEvent, kept_events};
+use super::changed::{Changed, Mark};
 use super::edit::{Edit, apply};
 use super::outcome::{Outcome, Record, Split};
 
@@ -32,6 +33,10 @@ pub struct Comparison {
     pub lost: Vec<usize>,
     /// Shown twice by outlive.
     pub twice: usize,
+    /// What outlive shows and the undamaged region does not hold.
+    pub changed: Vec<Changed>,
+    /// Events of the undamaged region that outlive shows with a mark.
+    pub doubted: usize,
     /// What outlive keeps if the same was done to the same events in a region of its own, with seals.
     pub sealed: Kept,
     /// Others that it shows there of sub-buffers that it calls sealed.
@@ -74,7 +79,9 @@ impl Sealed {
         let recovery = Recovery::new(&memory)?;
         Ok(Self {
             area: memory.to_vec(),
-            events: kept_events(&recovery, &memory, |_| true),
+            events: kept_events(&recovery, &memory)
+                .map(|event| event.identity)
+                .collect(),
         })
     }
 
@@ -83,21 +90,17 @@ impl Sealed {
         let places = self.events.iter().zip(0..).collect();
         let area = apply(&self.area, edits);
         let ours = Ours::new(&places, &area);
-        let memory = HeapMemory::from_bytes(&area);
-        let of_sealed = ours.recovery.as_ref().map(|recovery| {
-            let is_sealed = |page: &Page| page.source != PageSource::Unsealed;
-            kept_events(recovery, &memory, is_sealed)
-        });
-        let invented = Split::new(&places, of_sealed.unwrap_or_default())
-            .others
-            .len();
+        let is_sealed = |event: &&KeptEvent| event.page.source != PageSource::Unsealed;
+        let of_sealed = ours.events.iter().filter(is_sealed).cloned();
+        let invented = Split::new(&places, of_sealed).others.len();
         (ours.kept(), invented)
     }
 }
 
 /// What outlive keeps.
 struct Ours {
-    split: Split,
+    events: Vec<KeptEvent>,
+    split: Split<KeptEvent>,
     recovery: Result<Recovery, LayoutError>,
 }
 
@@ -107,11 +110,23 @@ impl Ours {
         let recovery = Recovery::new(&memory);
         let kept = recovery
             .as_ref()
-            .map(|recovery| kept_events(recovery, &memory, |_| true));
+            .map(|recovery| kept_events(recovery, &memory).collect());
+        let events: Vec<KeptEvent> = kept.unwrap_or_default();
         Self {
-            split: Split::new(places, kept.unwrap_or_default()),
+            split: Split::new(places, events.iter().cloned()),
+            events,
             recovery,
         }
+    }
+
+    /// Real events that are shown with a mark.
+    fn doubted(&self, base: &Base) -> usize {
+        let places = base.places();
+        let real = self
+            .events
+            .iter()
+            .filter(|event| places.contains_key(&event.identity));
+        real.filter(|event| Mark::of(base, event).is_some()).count()
     }
 
     fn kept(&self) -> Kept {
@@ -131,7 +146,8 @@ impl Comparison {
     #[must_use]
     pub fn new(base: &Base, sealed: &Sealed, record: &Record) -> Self {
         let places = base.places();
-        let ours = Ours::new(&places, &apply(&base.region, &record.edits));
+        let region = apply(&base.region, &record.edits);
+        let ours = Ours::new(&places, &region);
         let (kernel, by_kernel) = match &record.outcome {
             Outcome::Crash | Outcome::Hang => (None, BTreeSet::new()),
             Outcome::Attached { cpus, .. } => {
@@ -146,16 +162,19 @@ impl Comparison {
         };
         let (sealed, invented) = sealed.kept(&record.edits);
         let by_us = places_of(&ours.split.kept);
+        let others = ours.split.others.iter();
         Self {
             kernel,
             ours: ours.kept(),
             lost: by_kernel.difference(&by_us).copied().collect(),
-            twice: ours
-                .split
-                .others
-                .iter()
-                .filter(|event| places.contains_key(event))
+            twice: others
+                .clone()
+                .filter(|event| places.contains_key(&event.identity))
                 .count(),
+            changed: others
+                .map(|event| Changed::new(base, &places, event))
+                .collect(),
+            doubted: ours.doubted(base),
             sealed,
             invented,
             remarks: remarks(&ours.recovery),

@@ -7,6 +7,7 @@
 //! guest. `tests/damage.rs` writes `docs/damages.md` from it.
 
 mod base;
+mod changed;
 mod compare;
 mod draft;
 mod edit;
@@ -16,7 +17,8 @@ mod outcome;
 mod random;
 mod recording;
 
-pub use base::{Base, Identity};
+pub use base::{Base, Identity, KeptEvent};
+pub use changed::{Change, Changed, Mark};
 pub use compare::{Comparison, Kept, Sealed};
 pub use draft::Damage;
 pub use edit::{Bytes, Edit, apply};

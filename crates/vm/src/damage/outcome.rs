@@ -60,32 +60,32 @@ pub struct Shown {
 }
 
 /// 32 bits that stand for an event.
-fn fingerprint(event: &Identity) -> u32 {
+pub(super) fn fingerprint(event: &Identity) -> u32 {
     let mut bytes = event.time_stamp.to_le_bytes().to_vec();
     bytes.extend_from_slice(&event.payload);
     outlive_ring::crc32c(event.cpu, &bytes)
 }
 
 /// Events split into those of the undamaged region and others.
-#[derive(Debug, Clone, Default)]
-pub struct Split {
+#[derive(Debug, Clone)]
+pub struct Split<E = Identity> {
     /// Places in [`Base::events`], as runs.
     pub kept: Vec<Range<usize>>,
     /// All others; a second appearance is one.
-    pub others: Vec<Identity>,
+    pub others: Vec<E>,
 }
 
-impl Split {
+impl<E: AsRef<Identity>> Split<E> {
     /// Splits `events`.
     #[must_use]
-    pub fn new(
-        places: &BTreeMap<&Identity, usize>,
-        events: impl IntoIterator<Item = Identity>,
-    ) -> Self {
-        let mut split = Self::default();
+    pub fn new(places: &BTreeMap<&Identity, usize>, events: impl IntoIterator<Item = E>) -> Self {
+        let mut split = Self {
+            kept: Vec::new(),
+            others: Vec::new(),
+        };
         let mut seen = vec![false; places.len()];
         for event in events {
-            match places.get(&event) {
+            match places.get(event.as_ref()) {
                 Some(&place) if !core::mem::replace(&mut seen[place], true) => split.keep(place),
                 _ => split.others.push(event),
             }
