@@ -186,6 +186,76 @@ fn damaged_region_is_recovered_and_exits_with_1() {
     assert_eq!(report["cpus"][1]["entries"], 857);
 }
 
+/// That of its third.
+const THIRD: usize = SUBBUF + 2 * 4096;
+
+/// Lines of a text that say that their event is doubtful.
+fn doubtful(lines: &[String]) -> Vec<&str> {
+    let mark = |line| str::find(line, " [doubtful: ").map(|at| &line[at..]);
+    lines.iter().filter_map(|line| mark(line)).collect()
+}
+
+#[test]
+fn record_that_no_kernel_writes_is_shown_and_called_doubtful() {
+    let unpacked = Unpacked::golden();
+    let before = unpacked.show(&[]);
+    assert_eq!(doubtful(&before), [""; 0]);
+    let mut region = std::fs::read(&unpacked.region).unwrap();
+    // The first record's header has 4 bytes; `common_pid` is at 4 of the entry.
+    let pid = SUBBUF + 16 + 4 + 4;
+    region[pid..pid + 4].copy_from_slice(&(-2_i32).to_le_bytes());
+    std::fs::write(&unpacked.region, &region).unwrap();
+    let shown = unpacked.show(&[]);
+    assert_eq!(shown.len(), before.len());
+    let why = "common_pid=-2 is no pid";
+    assert_eq!(doubtful(&shown), [format!(" [doubtful: {why}]")]);
+    let json = unpacked.show(&["--json"]);
+    let with_doubt = json.iter().filter(|line| line.contains("\"doubt\":"));
+    assert!(with_doubt.eq(json.iter().filter(|line| line.contains(why))));
+    let check = ["check", &unpacked.region, "--formats", &unpacked.formats];
+    let check = outlive(&check);
+    let text = String::from_utf8_lossy(&check.stdout);
+    assert!(
+        text.contains("\n  1 event doubtful: `show` marks each\n"),
+        "{text}"
+    );
+    assert_eq!(check.status.code(), Some(1));
+}
+
+/// The times of one of two sub-buffers are wrong, and nothing says of which.
+#[test]
+fn sub_buffers_that_overlap_in_time_are_shown_and_called_doubtful() {
+    let unpacked = Unpacked::golden();
+    let before = unpacked.show(&[]);
+    let mut region = std::fs::read(&unpacked.region).unwrap();
+    let next = u64::from_le_bytes(*region[THIRD + 4096..].first_chunk().unwrap());
+    let json = unpacked.show(&["--json", "--cpu", "0"]);
+    let times = json.iter().map(|line| {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        event["ts"].as_u64().unwrap()
+    });
+    let last = times.filter(|&time| time < next).max().unwrap();
+    // A record's header has its words in bits 0 to 4 and its time delta above; so do all events from the
+    // second on come later, the last one behind the next sub-buffer's first.
+    let header = |at: usize| u32::from_le_bytes(*region[at..].first_chunk().unwrap());
+    let second = THIRD + 16 + 4 + 4 * (header(THIRD + 16) & 0x1f) as usize;
+    let late = header(second) + (u32::try_from(next - last + 1).unwrap() << 5);
+    region[second..second + 4].copy_from_slice(&late.to_le_bytes());
+    std::fs::write(&unpacked.region, &region).unwrap();
+    let (code, report) = unpacked.check();
+    let cpu = &report["cpus"][0];
+    assert_eq!(code, 1, "{report}");
+    assert_eq!(
+        cpu["rejected"][0]["reason"],
+        "ends after sub-buffer 4 begins: the times of one of the two are wrong"
+    );
+    let shown = unpacked.show(&[]);
+    assert_eq!(shown.len(), before.len());
+    let marked = doubtful(&shown);
+    assert_eq!(cpu["doubtful"], marked.len());
+    assert!((20..before.len() / 2).contains(&marked.len()), "{marked:?}");
+}
+
 #[test]
 fn truncated_region_keeps_what_is_there() {
     let unpacked = Unpacked::golden();

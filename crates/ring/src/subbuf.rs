@@ -701,6 +701,25 @@ mod tests {
     }
 
     #[test]
+    fn forms_that_no_kernel_writes_are_noted() {
+        let is_odd = |words: &[u32]| {
+            let summary = walk(0, &bytes(words));
+            assert_eq!(summary.error, None);
+            summary.has_odd_form
+        };
+        let long = |payload: u32| {
+            let words = [1 << 5, 4 + payload].into_iter();
+            words
+                .chain((0..payload / 4).map(|_| 7))
+                .collect::<Vec<u32>>()
+        };
+        assert!(!is_odd(&[1, 7, 3, 7, 7, 7, 30, 1]));
+        assert!(!is_odd(&long(116)));
+        assert!(is_odd(&[1, 7, 2, 7, 7]));
+        assert!(is_odd(&long(112)));
+    }
+
+    #[test]
     fn discarded_records_move_the_true_time_but_not_the_texts() {
         let data = bytes(&[1, 0, 29 | 50 << 5, 4, 1 | 10 << 5, 0, 29 | 1 << 5, 4]);
         let mut events = Events::new(1000, &data);
