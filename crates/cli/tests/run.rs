@@ -58,6 +58,17 @@ impl State {
         instances.flatten().map(|name| name.to_string()).collect()
     }
 
+    /// Kills the supervisor of `job`, and waits until its recorder of scheduler events has ended.
+    fn end_recorder_of_sched(&self, run: &mut Run) {
+        run.supervisor.kill().unwrap();
+        run.supervisor.wait().unwrap();
+        let sched = outlive_trace::apps::of_instance(self.path(), "job.sched");
+        let sched = sched.unwrap().unwrap();
+        while sched.is_locked().unwrap() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
     /// The generations of an instance, oldest first.
     fn generations(&self, instance: &str) -> Vec<String> {
         let listed = self.stdout(&["ls"]);
@@ -702,13 +713,7 @@ fn the_scheduler_recorder_ends_with_a_supervisor_that_is_killed() {
     let args = ["run", "--sched", "--name", "job", "--", "sh", "-c", script];
     let mut run = Run::spawn(&mut state.command(&args));
     run.until("ready");
-    run.supervisor.kill().unwrap();
-    run.supervisor.wait().unwrap();
-    let sched = outlive_trace::apps::of_instance(state.path(), "job.sched");
-    let sched = sched.unwrap().unwrap();
-    while sched.is_locked().unwrap() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    state.end_recorder_of_sched(&mut run);
     assert_eq!(state.last("job.sched")["verdict"], "clean-exit");
     assert!(
         state
@@ -716,6 +721,52 @@ fn the_scheduler_recorder_ends_with_a_supervisor_that_is_killed() {
             .contains("sched_process_exec")
     );
     assert!(state.hosts().is_empty(), "{:?}", state.hosts());
+}
+
+/// Whoever starts another program by `vfork` is in uninterruptible sleep until that runs: here it never
+/// does, since opening its standard input waits for a writer of a named pipe.
+#[test]
+fn a_task_that_is_blocked_for_good_is_told() {
+    const BLOCKED: &str = "
+import os, sys
+print(os.getpid(), flush=True)
+stdin = (os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)
+os.posix_spawn('/bin/true', ['true'], {}, file_actions=[stdin])";
+    if let Err(error) = outlive_kernel::Tracefs::find() {
+        return println!("blocked: skipped: {error}");
+    }
+    let state = State::new();
+    let pipe = state.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
+    let mut command = state.command(&["run", "--sched", "--name", "job", "--no-stderr", "--"]);
+    let mut run = Run::spawn(command.args(["python3", "-c", BLOCKED]).arg(&pipe));
+    let pid: i64 = run.lines.next().unwrap().unwrap().parse().unwrap();
+    // The state is behind the name in parentheses: proc_pid_stat(5).
+    let is_blocked = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('D')
+    };
+    while !is_blocked() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    state.end_recorder_of_sched(&mut run);
+    assert!(is_blocked());
+    let last = state.last("job.sched");
+    let blocked = last["blocked"].as_array().unwrap();
+    let task = blocked.iter().find(|task| task["pid"] == pid);
+    let task = task.unwrap_or_else(|| panic!("{last}"));
+    assert_eq!(
+        (&task["comm"], &task["certain"]),
+        (&"python3".into(), &true.into())
+    );
+    let text = state.stdout(&["last", "job.sched"]);
+    let of_blocked = text.split_once("\nblocked, uninterruptible\n").unwrap().1;
+    assert!(
+        of_blocked.contains(&format!("  python3-{pid}  (for ")),
+        "{text}"
+    );
+    // Both ends: the child goes on, and its parent.
+    std::fs::write(pipe, "").unwrap();
 }
 
 /// Nothing of it needs root.

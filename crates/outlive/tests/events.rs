@@ -9,7 +9,7 @@ use outlive::{Backing, Recorder, event, span};
 use outlive_event::{Formatter, TextOptions};
 use outlive_trace::Switches;
 use outlive_trace::view::View;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 fn start(folder: &Folder) -> Recorder {
     Recorder::builder("prog")
@@ -439,16 +439,23 @@ fn a_filter_keeps_what_it_matches_and_a_wrong_one_is_told() {
     );
 }
 
-/// Runs the calling thread on this CPU alone, if it may.
-fn move_to(cpu: usize) {
+/// The CPUs that this process may run on.
+fn allowed_cpus() -> Vec<u32> {
+    let allowed = sched_getaffinity(None).unwrap();
+    let cpus = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    cpus.map(|cpu| cpu as u32).collect()
+}
+
+/// Runs the calling thread on this CPU alone.
+fn move_to(cpu: u32) {
     let mut cpus = CpuSet::new();
-    cpus.set(cpu % CpuSet::MAX_CPU);
-    // One that is not there leaves things as they are.
-    let _ = sched_setaffinity(None, &cpus);
+    cpus.set(cpu as usize);
+    sched_setaffinity(None, &cpus).unwrap();
 }
 
 /// Forty threads over four lanes, of which ten at a time live, each moved from CPU to CPU while it
-/// records: every event is there in its thread's order, or counted as dropped because no lane was free.
+/// records: every event is there in its thread's order and with its CPU, or counted as dropped because
+/// no lane was free.
 #[test]
 fn threads_that_move_end_and_outnumber_the_lanes_keep_their_order_and_count() {
     const ROUNDS: u32 = 4;
@@ -461,11 +468,15 @@ fn threads_that_move_end_and_outnumber_the_lanes_keep_their_order_and_count() {
         .lanes(4)
         .start()
         .unwrap();
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpus = allowed_cpus();
+    if cpus.len() == 1 {
+        println!("moves: skipped: this process may run on one CPU only");
+    }
+    let cpu_of = |thread, number| cpus[(number / 100 + thread) as usize % cpus.len()];
     let record = |thread: u32| {
         for number in 0..EVENTS {
             if number % 100 == 0 {
-                move_to((number / 100 + thread) as usize % cpus);
+                move_to(cpu_of(thread, number));
             }
             event!("threads:step", thread = thread, number = number);
         }
@@ -473,6 +484,7 @@ fn threads_that_move_end_and_outnumber_the_lanes_keep_their_order_and_count() {
     for round in 0..ROUNDS {
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
+                let record = &record;
                 scope.spawn(move || record(round * THREADS + thread));
             }
         });
@@ -488,6 +500,10 @@ fn threads_that_move_end_and_outnumber_the_lanes_keep_their_order_and_count() {
     let all = u64::from(ROUNDS * THREADS * EVENTS);
     assert_eq!(events.len() as u64 + dropped, all);
     assert!(dropped < all / 2, "{dropped}");
+    for event in &events {
+        let (thread, number) = (event.u64("thread") as u32, event.u64("number") as u32);
+        assert_eq!(event.cpu, cpu_of(thread, number), "{thread}: {number}");
+    }
     for thread in 0..u64::from(ROUNDS * THREADS) {
         let of_thread = events.iter().filter(|event| event.u64("thread") == thread);
         let numbers: Vec<u64> = of_thread.map(|event| event.u64("number")).collect();
