@@ -104,10 +104,10 @@ impl Info<'_> {
             out,
             "  layout",
             format_args!(
-                "Linux {}; ring {}, {} CPUs of {} sub-buffers of 4096{extension}",
+                "Linux {}; ring {}, {} of {} sub-buffers of 4096{extension}",
                 geometry.format().versions(),
                 units::size(geometry.size()),
-                geometry.nr_cpus(),
+                units::count(geometry.nr_cpus() as usize, self.view.buffer_word()),
                 geometry.nr_subbufs(),
             ),
         )
@@ -140,15 +140,22 @@ impl Info<'_> {
         };
         line(out, "verdict", ended)?;
         let beat = &self.view.heartbeat;
+        let beats = match run.poll_interval_ns {
+            // A program looks at no source: it gives a sign of life as its events come.
+            0 => format!("{} so far", beat.polls),
+            interval => format!(
+                "{} looks at the source, at most {} apart (wanted: {})",
+                beat.polls,
+                units::span(beat.max_delay_ns),
+                units::span(interval),
+            ),
+        };
         line(
             out,
             "heartbeat",
             format_args!(
-                "{}; {} looks at the source, at most {} apart (wanted: {}); {} catalog records dropped",
+                "{}; {beats}; {} catalog records dropped",
                 units::wall_clock(beat.realtime_ns),
-                beat.polls,
-                units::span(beat.max_delay_ns),
-                units::span(run.poll_interval_ns),
                 beat.catalog_dropped
             ),
         )?;

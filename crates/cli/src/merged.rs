@@ -87,9 +87,9 @@ impl<'s> MergedLines<'s> {
             entries: self.sources.entries(),
             written: views().map(|view| view.entries() + view.overrun()).sum(),
             cpus: views()
+                .filter(|view| !view.has_lanes())
                 .map(|view| view.cpus.len() as u32)
-                .max()
-                .unwrap_or(0),
+                .max(),
         };
         let mut text = Vec::new();
         formatter.header(&mut text, &counts);

@@ -389,7 +389,7 @@ impl<W: Write> Output<W> {
         let counts = HeaderCounts {
             entries,
             written: entries + view.overrun(),
-            cpus: view.cpus.len() as u32,
+            cpus: (!view.has_lanes()).then_some(view.cpus.len() as u32),
         };
         let mut text = Vec::new();
         lines.formatter.header(&mut text, &counts);

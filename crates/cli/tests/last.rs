@@ -31,7 +31,7 @@ fn child_is_killed_inside_of_spans() {
     drop(span!("shop:swept"));
     let worker = std::thread::Builder::new().name("worker".into());
     let _ = worker.spawn(work).unwrap().join();
-    let _request = span!("http:request", path = "/index.html");
+    let _request = span!("http:request", path = "/a file.html");
     let _query = span!("db:query", table = "orders", rows = 3u32);
     event!("db:waits", lock = 7u32);
     println!("ready");
@@ -134,7 +134,10 @@ fn a_killed_program_shows_its_open_spans_its_panic_and_its_last_events() {
             .position(|line| line.starts_with(wanted))
             .unwrap()
     };
-    assert!(at("http:request path=/index.html  (for ") > spans, "{text}");
+    assert!(
+        at("http:request path=\"/a file.html\"  (for ") > spans,
+        "{text}"
+    );
     assert_eq!(
         at("db:query table=orders rows=3  (for "),
         at("http:request") + 1

@@ -119,7 +119,7 @@ fn the_whole_text_of_a_buffer_with_overruns_is_equal() {
         &HeaderCounts {
             entries,
             written: 300,
-            cpus: 1,
+            cpus: Some(1),
         },
     );
     for record in &records {

@@ -157,7 +157,7 @@ fn our_text(
     let counts = HeaderCounts {
         entries,
         written: entries + overrun,
-        cpus: online_cpus(kernel),
+        cpus: Some(online_cpus(kernel)),
     };
     formatter.header(&mut out, &counts);
     for record in records {

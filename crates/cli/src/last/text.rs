@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 
 use anyhow::Result;
-use outlive_event::{Formatter, TextOptions, Value};
+use outlive_event::{EventFormat, Formatter, TextOptions, Value};
 use outlive_export::json::to_json;
 use outlive_trace::Verdict;
 
@@ -238,10 +238,13 @@ impl Text<'_, '_> {
         };
         let field = |name| self.field(panic, name).unwrap_or_default();
         writeln!(out, "\nlast panic")?;
+        let when = match self.end.before_end(panic.time) {
+            0 => "the last event".to_owned(),
+            before => format!("{} before the last event", units::span(before)),
+        };
         writeln!(
             out,
-            "  {} before the last event, thread {:?} ({}), {}:{}:{}",
-            units::span(self.end.before_end(panic.time)),
+            "  {when}, thread {:?} ({}), {}:{}:{}",
             field("thread"),
             panic.pid(),
             clean(&field("file")),
@@ -313,16 +316,6 @@ impl Text<'_, '_> {
         let Some(format) = id.and_then(|id| catalog.event(id)) else {
             return Ok(());
         };
-        let mut fields = Vec::new();
-        self.formatter().text(&mut fields, begin.payload);
-        let fields = String::from_utf8_lossy(&fields);
-        // The tree shows what these two say.
-        let ids = format!(
-            "{}: span_id={} span_parent={}",
-            format.name, span.id, span.parent
-        );
-        let fields = fields.trim_end_matches('\n');
-        let fields = fields.strip_prefix(&ids).unwrap_or(fields);
         let indent = 4 + 2 * depth(&self.end.spans, span).min(8);
         let doubt = match span.is_certain {
             true => "",
@@ -334,9 +327,32 @@ impl Text<'_, '_> {
             "",
             format.system,
             format.name,
-            clean(fields),
+            self.fields(format, begin.payload),
             units::span(self.end.before_end(span.begin.time)),
         )?)
+    }
+
+    /// The fields of a span's beginning, but for its ids: the tree shows what they say. A text that
+    /// has blanks is in quotes.
+    fn fields(&self, format: &EventFormat, payload: &[u8]) -> String {
+        let formatter = self.formatter();
+        let Some(values) = formatter.named_values(payload) else {
+            let mut whole = Vec::new();
+            formatter.text(&mut whole, payload);
+            let whole = String::from_utf8_lossy(&whole);
+            return format!(" {}", clean(whole.trim_end_matches('\n')));
+        };
+        let mut fields = String::new();
+        for (name, value) in values {
+            let value = String::from_utf8_lossy(&value);
+            if !matches!(name, "span_id" | "span_parent") {
+                fields += &format!(" {name}={}", quoted(&value));
+            }
+        }
+        if format.is_cut(payload) {
+            fields += " [cut]";
+        }
+        fields
     }
 
     fn tasks(&self, out: &mut impl Write) -> Result<()> {
@@ -488,6 +504,15 @@ fn write_others(out: &mut impl Write, others: &Others) -> Result<()> {
 
 fn line(out: &mut impl Write, name: &str, value: impl Display) -> Result<()> {
     Ok(writeln!(out, "  {name:NAMES$}{value}")?)
+}
+
+/// The text of a value, in quotes if it would not be seen where it ends.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"';
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("{text:?}"),
+    }
 }
 
 /// A text of the region without what would move the terminal's cursor or change its colours.

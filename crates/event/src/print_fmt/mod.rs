@@ -127,6 +127,29 @@ impl Program {
         }
     }
 
+    /// The values that the text shows, each with the name before it, where all of it is
+    /// `name=value name=value`; `None` if it is anything else.
+    pub(crate) fn named_values<'p>(
+        &'p self,
+        payload: &[u8],
+        catalog: &Catalog,
+    ) -> Option<Vec<(&'p str, Vec<u8>)>> {
+        let name_in = |step: &'p Step| {
+            let literal = str::from_utf8(step.as_literal()?).ok()?;
+            literal.trim_start_matches(' ').strip_suffix('=')
+        };
+        let (pairs, []) = self.steps.as_chunks::<2>() else {
+            return None;
+        };
+        let named = pairs.iter().map(|[name, value]| {
+            let name = name_in(name).filter(|_| value.as_literal().is_none())?;
+            let mut text = Vec::new();
+            value.run(&mut text, payload, catalog);
+            Some((name, text))
+        });
+        named.collect()
+    }
+
     /// Offsets of the 8-byte words of a record that are printed as symbols.
     pub(crate) fn symbol_offsets(&self) -> Vec<u32> {
         let address = |step: &Step| match step {
@@ -150,6 +173,14 @@ impl Step {
                 Self::ShortLiteral(short, text.len() as u8)
             }
             None => Self::Literal(text),
+        }
+    }
+
+    fn as_literal(&self) -> Option<&[u8]> {
+        match self {
+            Self::Literal(text) => Some(text),
+            Self::ShortLiteral(text, len) => text.get(..usize::from(*len)),
+            _ => None,
         }
     }
 

@@ -10,8 +10,8 @@ pub struct HeaderCounts {
     pub entries: u64,
     /// Those and the overwritten ones.
     pub written: u64,
-    /// CPUs online.
-    pub cpus: u32,
+    /// CPUs online; `None` where nobody knows: a program's buffers are not those of CPUs.
+    pub cpus: Option<u32>,
 }
 
 /// What the flag columns mean, drawn; indented by [`INDENT`].
@@ -45,8 +45,10 @@ impl Formatter<'_> {
         push_u64(out, counts.entries);
         out.push(b'/');
         push_u64(out, counts.written);
-        out.extend_from_slice(b"   #P:");
-        push_u64(out, u64::from(counts.cpus));
+        if let Some(cpus) = counts.cpus {
+            out.extend_from_slice(b"   #P:");
+            push_u64(out, u64::from(cpus));
+        }
         out.extend_from_slice(b"\n#\n");
         let with_tgid = self.options().record_tgid;
         let indent = if with_tgid {
@@ -94,7 +96,7 @@ mod tests {
     const COUNTS: HeaderCounts = HeaderCounts {
         entries: 78,
         written: 78,
-        cpus: 2,
+        cpus: Some(2),
     };
 
     /// Lines of a 7.3.4 kernel.

@@ -208,6 +208,14 @@ impl<'a> Formatter<'a> {
         }
     }
 
+    /// The values that a record's text shows, each with the name before it, where the print format is
+    /// `name=value name=value`, as those of programs are; `None` if it is anything else.
+    #[must_use]
+    pub fn named_values(&self, payload: &[u8]) -> Option<Vec<(&'a str, Vec<u8>)>> {
+        let program = self.event(payload)?.program(self.catalog.constants());
+        program.ok()?.named_values(payload, self.catalog)
+    }
+
     #[inline]
     fn event_text(&self, out: &mut Vec<u8>, event: &EventFormat, payload: &[u8]) {
         match event.program(self.catalog.constants()) {
@@ -319,6 +327,32 @@ mod tests {
             line(fields, 0, 0, &record(30, 0)),
             "          <idle>-0       [000] d..2.     0.000000: hello: a=0x5 (5)\n"
         );
+    }
+
+    #[test]
+    fn values_are_named_where_the_whole_text_is_of_names_and_values() {
+        let values = |print_fmt: &str| {
+            let mut catalog = Catalog::new();
+            let format = FORMAT.replace("\"a=%d\", REC->a", print_fmt);
+            catalog.add_format("t", &format).unwrap();
+            let formatter = Formatter::new(&catalog, TextOptions::default());
+            let values = formatter.named_values(&record(30, 1))?;
+            let values = values.into_iter();
+            let text = |(name, value): (&str, Vec<u8>)| {
+                format!("{name}: {}", String::from_utf8(value).unwrap())
+            };
+            Some(values.map(text).collect::<Vec<_>>())
+        };
+        let both = values("\"a=%d b=%s\", REC->a, __print_symbolic(REC->a, { 5, \"five\" })");
+        assert_eq!(both.unwrap(), ["a: 5", "b: five"]);
+        for other in [
+            "\"%d\", REC->a",
+            "\"a=%d.\", REC->a",
+            "\"a=%d%d\", REC->a, REC->a",
+            "\"a\"",
+        ] {
+            assert_eq!(values(other), None, "{other}");
+        }
     }
 
     #[test]
