@@ -13,10 +13,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use outlive_ring::RunState;
+use outlive_ring::extension::Layout;
+use outlive_ring::{RunRecord, RunState};
 
 use crate::lock::LockedFile;
-use crate::start::look_at;
 use crate::{Access, Error, Mapping, apps, durable, name};
 
 /// Areas beside that of a run's first process, at most.
@@ -36,7 +36,7 @@ impl Beside {
     /// # Errors
     ///
     /// [`Error::TooManyBeside`] and [`Error::NoSpace`] if no process has ended whose area could go;
-    /// [`Error::AreaInUse`] if this process has one already; [`Error::Io`].
+    /// [`Error::Io`], also if this process has one already.
     pub fn create(live: &Path, len_bytes: u64) -> Result<Self, Error> {
         let pid = std::process::id();
         make_room(live, pid, len_bytes)?;
@@ -94,9 +94,8 @@ fn removals(live: &Path) -> PathBuf {
 /// Removes areas of processes that have ended, as many as are too many for one more.
 fn make_room(live: &Path, pid: u32, len_bytes: u64) -> Result<(), Error> {
     let mut areas = apps::children(live);
-    sort_by_worth(&mut areas);
     // One of an earlier process with this id is in the way.
-    areas.sort_by_key(|(of, _)| *of != pid);
+    areas.sort_by_cached_key(|(of, path)| (*of != pid, worth(path)));
     let mut count = areas.len();
     let mut areas = areas.into_iter().peekable();
     loop {
@@ -117,14 +116,15 @@ fn make_room(live: &Path, pid: u32, len_bytes: u64) -> Result<(), Error> {
     }
 }
 
-/// Clean exits before crashes, older ones before newer ones.
-fn sort_by_worth(areas: &mut [(u32, PathBuf)]) {
-    areas.sort_by_cached_key(|(_, path)| {
-        let run = Mapping::of_path(path).ok().and_then(|it| look_at(&it).1);
-        run.map_or((false, 0), |run| {
-            (run.state != RunState::Closed, run.started_realtime_ns)
-        })
+/// Less for clean exits than for crashes, less for older ones than for newer ones.
+fn worth(path: &Path) -> (bool, u64) {
+    let run = Mapping::of_path(path).ok().and_then(|mapping| {
+        let layout = Layout::load(&mapping)?;
+        RunRecord::load(&layout, &mapping)
     });
+    run.map_or((false, 0), |run| {
+        (run.state != RunState::Closed, run.started_realtime_ns)
+    })
 }
 
 /// Removes an area, if its process has ended, and counts that. Of several who try one does it.

@@ -5,8 +5,7 @@ use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::{TcpListener, TcpStream};
 use tracing_subscriber::prelude::*;
@@ -16,9 +15,21 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 /// Where the server finds its state folder; not set in the test itself.
 const STATE: &str = "OUTLIVE_TEST_STATE";
 /// Requests that are answered before the kill.
-const ANSWERED: u32 = 500;
+const ANSWERED: usize = 500;
 /// Of so many the events have to be there; those of earlier ones may be overwritten.
-const LAST: u32 = 100;
+const LAST: usize = 100;
+/// Requests that wait for their answers at a time.
+const AT_ONCE: usize = 8;
+
+/// The streams whose requests were answered, in the order of the answers.
+#[derive(Clone, Default)]
+struct Answered(Arc<Mutex<Vec<u32>>>);
+
+impl Answered {
+    fn streams(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -49,20 +60,29 @@ fn serve(state: &Path) -> Result {
     })
 }
 
-/// Asks the server until it is gone; counts the answers.
-async fn ask(port: u16, answered: &AtomicU32) -> Result {
+/// Asks the server, [`AT_ONCE`] requests at a time, until it is gone.
+async fn load(port: u16, answered: Answered) -> Result {
     let socket = TcpStream::connect(("127.0.0.1", port)).await?;
-    let (mut client, connection) = h2::client::handshake(socket).await?;
-    tokio::spawn(connection);
+    let (client, connection) = h2::client::handshake(socket).await?;
+    for _ in 0..AT_ONCE {
+        let (client, answered) = (client.clone(), answered.clone());
+        // It ends with an error: the server is gone.
+        tokio::spawn(async move { drop(ask(client, &answered).await) });
+    }
+    Ok(connection.await?)
+}
+
+async fn ask(mut client: h2::client::SendRequest<bytes::Bytes>, answered: &Answered) -> Result {
     loop {
         client = client.ready().await?;
         let request = http::Request::get("http://server/").body(())?;
         let (response, _) = client.send_request(request, true)?;
+        let stream = response.stream_id().as_u32();
         let mut body = response.await?.into_body();
         while let Some(data) = body.data().await {
             body.flow_control().release_capacity(data?.len())?;
         }
-        answered.fetch_add(1, Ordering::Relaxed);
+        answered.streams().push(stream);
     }
 }
 
@@ -108,37 +128,48 @@ fn the_last_requests_of_a_killed_server_are_found() -> Result {
     }
     let folder = tempfile::tempdir()?;
     let (mut server, port) = start_server(folder.path())?;
-    let answered = Arc::new(AtomicU32::new(0));
+    let answered = Answered::default();
     let client = std::thread::spawn({
-        let answered = Arc::clone(&answered);
+        let answered = answered.clone();
         move || {
-            // It ends with an error: the server is gone.
-            let _ = runtime().map(|runtime| runtime.block_on(ask(port, &answered)));
+            // It ends with an error, too.
+            let _ = runtime().map(|runtime| runtime.block_on(load(port, answered)));
         }
     });
-    while answered.load(Ordering::Relaxed) < ANSWERED && !client.is_finished() {
+    while answered.streams().len() < ANSWERED && !client.is_finished() {
         std::thread::yield_now();
     }
     server.kill()?;
     server.wait()?;
     client.join().map_err(|_| "the client panicked")?;
-    let answered = answered.load(Ordering::Relaxed);
-    assert!(answered >= ANSWERED, "{answered} answers");
+    let answered = answered.streams();
+    assert!(answered.len() >= ANSWERED, "{} answers", answered.len());
 
-    let text = outlive(folder.path(), &["show", "server"])?;
-    for request in answered - LAST..answered {
-        // A client's streams have odd numbers.
-        let received = format!(
-            "received frame=Headers {{ stream_id: StreamId({})",
-            2 * request + 1
-        );
-        let lines = text.lines().filter(|line| line.contains(&received));
-        assert_eq!(lines.count(), 1, "{received}");
-    }
+    // What is read first after the crash ends with what the server was doing: with answers of which the
+    // client had just got one, or that it still waited for.
     let last = outlive(folder.path(), &["last", "server"])?;
     assert!(
         last.starts_with("server: crash") && last.contains("level=TRACE"),
         "{last}"
     );
+    let recent = &answered[answered.len() - 2 * AT_ONCE..];
+    let newest = answered.iter().max().ok_or("no answers")?;
+    let is_of_end = |stream: &u32| recent.contains(stream) || stream > newest;
+    assert!(streams(&last).iter().any(is_of_end), "{recent:?}: {last}");
+
+    // Further back every answer is found that the client has got.
+    let all = outlive(folder.path(), &["last", "server", "--events", "100000"])?;
+    for stream in &answered[answered.len() - LAST..] {
+        let received = format!("received frame=Headers {{ stream_id: StreamId({stream})");
+        let lines = all.lines().filter(|line| line.contains(&received));
+        assert_eq!(lines.count(), 1, "{received}");
+    }
     Ok(())
+}
+
+/// The streams that a text tells of.
+fn streams(text: &str) -> Vec<u32> {
+    let ids = text.split("StreamId(").skip(1);
+    let numbers = ids.filter_map(|id| id.split(')').next()?.parse().ok());
+    numbers.collect()
 }
