@@ -583,6 +583,27 @@ fn each_further_process_of_a_run_has_a_region_beside_the_first() {
     );
 }
 
+/// The first one's region could not be read while that laid it out once more: the others took it for
+/// one that is out of sight.
+#[test]
+fn processes_that_start_at_once_have_a_region_each() {
+    const AT_ONCE: usize = 6;
+    let state = State::new();
+    let script = format!("for i in $(seq {AT_ONCE}); do \"$@\" & done; wait");
+    for _ in 0..5 {
+        let mut command = state.command(&["run", "--name", "web", "--", "sh", "-c", &script, "sh"]);
+        let output = command
+            .args(role_args())
+            .env(ROLE, "opens")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!said.contains("not recorded"), "{said}");
+        let others = state.last("web")["others"]["processes"].take();
+        assert_eq!(others.as_array().unwrap().len(), AT_ONCE - 1, "{others}");
+    }
+}
+
 /// Else a run that starts process after process would fill the tmpfs.
 #[test]
 fn regions_beside_the_first_make_room_for_new_ones_clean_exits_first() {

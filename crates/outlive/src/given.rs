@@ -274,14 +274,15 @@ pub(crate) fn of_this_process(prepared: &RunRecord, program: &str, version: &str
     }
 }
 
-/// Lays out a region in which nothing was recorded.
+/// Lays out a region where nothing is, or the same one in which nothing was recorded: then no store
+/// changes anything, and other processes of the run read it meanwhile.
 pub(crate) fn lay_out<'m>(
     mapping: &'m Mapping,
     layout: &Layout,
 ) -> Result<Region<RawMemory<'m>>, Error> {
     let memory = mapping.memory_mut();
     let memory = memory.ok_or(Error::Given(io::ErrorKind::PermissionDenied.into()))?;
-    Region::format_over(memory, *layout.ring(), Some(*layout))
+    Region::format(memory, *layout.ring(), Some(*layout))
         .map_err(|error: LayoutError| Error::Given(io::Error::other(error)))
 }
 
