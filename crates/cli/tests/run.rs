@@ -666,6 +666,8 @@ fn sigkill_of_the_supervisor_leaves_the_program_its_region() {
         said.contains("in use") && said.contains("not started"),
         "{said}"
     );
+    let of_supervisor = state.generations("web.run");
+    assert_eq!(of_supervisor, [""; 0], "what was refused has left no trace");
 
     run.go_on();
     // Its end closes the pipe.

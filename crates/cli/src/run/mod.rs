@@ -73,21 +73,24 @@ impl Recording {
             let builder = Recorder::builder(name).state(&state).no_given();
             builder.program(&program)
         };
+        let cannot = |name: &str| format!("cannot record {name}");
         let given = builder(&name).size(run.size).give();
+        let given = or_without(run, given.with_context(|| cannot(&name)))?;
         let of_supervisor = format!("{name}{SUPERVISOR}");
         let recorder = builder(&of_supervisor)
             .size(RING_BYTES)
             .lanes(LANES)
             .no_panic_hook()
             .start();
-        let sched = run.sched.then(|| Sched::begin(&state, &name, run.size));
-        let cannot = |name: &str| format!("cannot record {name}");
+        let recorder = or_without(run, recorder.with_context(|| cannot(&of_supervisor)))?;
+        let sched = match run.sched {
+            true => or_without(run, Sched::begin(&state, &name, run.size))?,
+            false => None,
+        };
         Ok(Self {
-            given: or_without(run, given.with_context(|| cannot(&name)))?,
-            recorder: or_without(run, recorder.with_context(|| cannot(&of_supervisor)))?,
-            sched: sched
-                .and_then(|sched| or_without(run, sched).transpose())
-                .transpose()?,
+            sched,
+            recorder,
+            given,
         })
     }
 
