@@ -1,7 +1,8 @@
 //! `vm`: what the tests with real kernels do only in part, done for all of it.
 //!
 //! `damage` gives every damage of `docs/damages.md` to its kernel and compares with the recording; with
-//! `--record` it writes that and the page. The rest is `outlive-vm`'s own.
+//! `--record` it writes that and the page. `address` harvests an instance that lies by address on each pinned
+//! kernel. The rest is `outlive-vm`'s own.
 
 use anyhow::Result;
 
@@ -14,6 +15,11 @@ pub(crate) fn vm(args: &[String]) -> Result<()> {
         ["damage", "--record"] => {
             run(damage("does_what").env("OUTLIVE_DAMAGE", "record"))?;
             run(damage("the_page").env("OUTLIVE_UPDATE", "1"))
+        }
+        ["address"] => {
+            let tests = ["boot_instance", "instance_by_address"];
+            let mut command = cargo(&["test", "--package", "outlive-vm", "--test"]);
+            run(command.args(tests).env("OUTLIVE_ADDRESS", "all"))
         }
         // What they time is the program as it is shipped.
         ["loss" | "backup-time", ..] => {

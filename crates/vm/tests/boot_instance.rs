@@ -330,11 +330,31 @@ const BY_ADDRESS: &str = "memmap=2M$0x10000000 trace_instance=boot_mapped^traceo
 const BY_ADDRESS_LINE: &str = "trace_instance=boot_mapped@0x10000000:2M,sched \
                                trace_instance=backup=boot_mapped";
 
-/// With the kernel elsewhere at each boot: the kernel's own word is that of the boot that recorded. Nothing is
-/// consumed until the generation is durable.
+/// A page of ordinary memory, which the kernel lets nobody read (CONFIG_STRICT_DEVMEM), and a
+/// `/proc/iomem` that calls it set aside: so outlive comes to ask the kernel for it.
+const REFUSED: &str = "\
+echo '01000000-010fffff : Reserved' > /tmp/iomem
+mount --bind /tmp/iomem /proc/iomem
+outlive --state /refused boot --area trace=mem:0x1000000 \
+  'reserve_mem=1M:4096:trace trace_instance=x@trace,sched' 2> /out/refused
+echo exit $? >> /out/refused";
+
+/// The oldest kernel; with `OUTLIVE_ADDRESS=all` those of all years.
 #[test]
 fn instance_by_address_is_copied_without_consuming_although_the_kernel_moved() {
-    let Some(mut rig) = Rig::new("6.12.107", BY_ADDRESS, BY_ADDRESS_LINE) else {
+    let newer = match std::env::var_os("OUTLIVE_ADDRESS") {
+        Some(which) if which == "all" => &["6.18.15", "7.2.13", "7.3.4"][..],
+        _ => &[],
+    };
+    for kernel in ["6.12.107"].iter().chain(newer) {
+        copied_by_address(kernel);
+    }
+}
+
+/// With the kernel elsewhere at each boot: the kernel's own word is that of the boot that recorded. Nothing is
+/// consumed until the generation is durable.
+fn copied_by_address(kernel: &str) {
+    let Some(mut rig) = Rig::new(kernel, BY_ADDRESS, BY_ADDRESS_LINE) else {
         return;
     };
     rig.has_kaslr = true;
@@ -345,7 +365,8 @@ fn instance_by_address_is_copied_without_consuming_although_the_kernel_moved() {
         "counted() {{ grep -h '^entries' $I/boot_mapped/per_cpu/cpu*/stats; }}
          counted > /out/counted
          for step in {steps}; do die $step; counted > /out/counted.after; done
-         start 1; look; stop 1"
+         start 1; look; stop 1
+         {REFUSED}"
     ));
     assert_killed_at(&second, steps);
     assert_eq!(
@@ -356,6 +377,13 @@ fn instance_by_address_is_copied_without_consuming_although_the_kernel_moved() {
     assert_is_what_the_kernel_said(&second);
     assert!(second.text("show").unwrap().contains("worked in boot 1"));
     assert_eq!(generations(&second).len(), 1);
+    let refused = second.text("refused").unwrap();
+    let why =
+        "/dev/mem: Operation not permitted (os error 1); the kernel lets nobody at this address";
+    assert!(
+        refused.contains(why) && refused.ends_with("exit 1\n"),
+        "{refused}"
+    );
 }
 
 /// Its events have other numbers there: the recording's own formats tell what they are. Where there is no
