@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use outlive_trace::view::Sources;
+use rustix::fs::Advice;
 use tempfile::Builder;
 
 use crate::{Error, Format, Result, Summary};
@@ -49,6 +51,15 @@ pub(crate) fn create(out: &Path) -> Result<File> {
         false => File::create(out),
     };
     file.map_err(Error::io("create", out))
+}
+
+/// Lets the disk begin with `len` bytes at `at` that were just written, so that little is left to
+/// wait for when the whole is made durable: without it the disk has nothing to do until then.
+///
+/// Linux writes the dirty pages of what is said to be not needed any more, and keeps them until it
+/// has (`POSIX_FADV_DONTNEED`, seen with 6.18 on ext4). Where it does not, it only takes longer.
+pub(crate) fn start_write_back(file: &File, at: u64, len: usize) {
+    let _ = rustix::fs::fadvise(file, at, NonZeroU64::new(len as u64), Advice::DontNeed);
 }
 
 /// Whether a name stands for standard output.

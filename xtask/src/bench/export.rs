@@ -45,10 +45,12 @@ fn trace_dat(folder: &Path) -> Result<()> {
     region::write_full(&file, SIZE, 0)?;
     let (mut exports, mut copies) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
+        remove_durably(&copy)?;
         copies.push(time(|| {
             quiet(Command::new("cp").args([&file, &copy]))?;
             quiet(Command::new("sync").arg(&copy))
         })?);
+        remove_durably(&dat)?;
         exports.push(time(|| quiet(&mut export_command(&file, &dat)))?);
     }
     let (export, copied) = (Times::of(exports), Times::of(copies));
@@ -152,6 +154,14 @@ fn memory(folder: &Path) -> Result<()> {
         remove(&out)?;
     }
     Ok(())
+}
+
+/// Removes what an earlier round wrote, and waits until the disk has taken its blocks back: with the
+/// mount option `discard` that takes as long as to write them, and belongs to no round.
+fn remove_durably(path: &Path) -> Result<()> {
+    remove(path)?;
+    let folder = path.parent().context("a file has a folder")?;
+    quiet(Command::new("sync").arg("--file-system").arg(folder))
 }
 
 /// Removes a file or folder, if it is there.

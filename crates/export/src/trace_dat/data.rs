@@ -12,7 +12,7 @@ use outlive_trace::view::{LeftOver, Source, Sources, Timeline, ViewCpu, ViewEven
 
 use super::ids::Ids;
 use super::{Buffer, CpuData, PAGE};
-use crate::{Error, Result, Summary};
+use crate::{Error, Result, Summary, output};
 
 /// Sub-buffers that are written at once.
 const BATCH: usize = 256;
@@ -144,6 +144,7 @@ impl<'s> Data<'s> {
                 let at = data.offset + first as u64 * PAGE;
                 let written = file.write_all_at(batch.as_flattened(), at);
                 written.map_err(Error::io("write", out))?;
+                output::start_write_back(file, at, batch.as_flattened().len());
             }
         }
         Ok(())
