@@ -9,6 +9,7 @@
 //! A region that is being written is copied when it is opened ([`Part::is_live`]), so that what is
 //! judged is what is shown. [`LiveRegion`] follows one instead.
 
+mod clock_line;
 mod events;
 mod live;
 mod part;
@@ -27,6 +28,7 @@ use outlive_ring::extension::{ClockPair, Counters, Heartbeat, clock_pairs};
 use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::{Events, Hole, Missed, Page, PageSource, RunRecord};
 
+use self::clock_line::convert;
 pub use self::events::{LeftOver, MergedEvents, ViewEvent};
 pub use self::live::LiveRegion;
 pub use self::part::Part;
@@ -341,18 +343,21 @@ impl View {
         self.catalog.events().any(EventFormat::has_cpu)
     }
 
-    /// The wall clock, in nanoseconds since 1970, at a time of the trace clock, by the nearest clock
-    /// pair that is not later. `None` without clock pairs, or if the clock counts no nanoseconds.
+    /// The wall clock, in nanoseconds since 1970, at a time of the trace clock: between two clock pairs
+    /// by the line through both, outside at the distance from the nearest. `None` without clock pairs,
+    /// or if the clock counts no nanoseconds.
     #[must_use]
     pub fn realtime_ns(&self, time_stamp: u64) -> Option<u64> {
-        if !self.clock_in_ns() {
+        if self.clock_pairs.is_empty() || !self.clock_in_ns() {
             return None;
         }
-        let before = |pair: &&ClockPair| pair.trace <= time_stamp;
-        let pair = self.clock_pairs.iter().rfind(before);
-        let pair = pair.or(self.clock_pairs.first())?;
-        let since = i128::from(time_stamp) - i128::from(pair.trace);
-        u64::try_from(i128::from(pair.realtime_ns) + since).ok()
+        let realtime = |pair: &ClockPair| pair.realtime_ns;
+        Some(convert(
+            &self.clock_pairs,
+            time_stamp,
+            |pair| pair.trace,
+            realtime,
+        ))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use outlive_ring::extension::ClockPair;
 
+use super::clock_line::convert;
 use super::{LeftOver, MergedEvents, View, ViewEvent, Wanted};
 
 /// A view, and what is wanted of it.
@@ -178,32 +179,6 @@ fn is_same_boot(a: &View, b: &View) -> bool {
     }
 }
 
-/// A time of one clock in another: between two pairs by the line through both, so that times keep their
-/// order, and outside at the distance from the nearest pair.
-fn convert(
-    pairs: &[ClockPair],
-    time: u64,
-    from: impl Fn(&ClockPair) -> u64,
-    to: impl Fn(&ClockPair) -> u64,
-) -> u64 {
-    let later = pairs.partition_point(|pair| from(pair) <= time);
-    let (before, after) = (later.checked_sub(1).map(|i| &pairs[i]), pairs.get(later));
-    let Some(near) = before.or(after) else {
-        return time;
-    };
-    let wide = |time| i128::from(time);
-    let since = wide(time) - wide(from(near));
-    // Pairs are what a region says: only such as go forwards make a line.
-    let on_line = before.zip(after).and_then(|(before, after)| {
-        let span = wide(from(after)) - wide(from(before));
-        let passed = wide(to(after)) - wide(to(before));
-        let product = passed.checked_mul(since)?;
-        (span > 0).then(|| product / span)
-    });
-    let converted = wide(to(near)) + on_line.unwrap_or(since);
-    u64::try_from(converted.max(0)).unwrap_or(u64::MAX)
-}
-
 /// An event of one of several sources.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceEvent<'a> {
@@ -252,43 +227,5 @@ impl MergedSources<'_> {
         let times =
             streams.filter_map(|(i, stream)| Some((sources.time(i, stream.peek_time()?), i)));
         times.min().map(|(_, i)| i)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair(trace: u64, monotonic_ns: u64) -> ClockPair {
-        ClockPair {
-            trace,
-            monotonic_ns,
-            ..ClockPair::default()
-        }
-    }
-
-    #[test]
-    fn a_time_is_converted_between_outside_and_without_clock_pairs() {
-        let pairs = [pair(1000, 5000), pair(2000, 6010)];
-        let at = |time| convert(&pairs, time, |pair| pair.trace, |pair| pair.monotonic_ns);
-        assert_eq!(at(1000), 5000);
-        assert_eq!(at(1500), 5505);
-        assert_eq!(at(2000), 6010);
-        assert_eq!(at(2001), 6011);
-        assert_eq!(at(900), 4900);
-        let of = |pairs: &[ClockPair], time| {
-            convert(pairs, time, |pair| pair.trace, |pair| pair.monotonic_ns)
-        };
-        assert_eq!(of(&[], 7), 7);
-        assert_eq!(of(&[pair(100, 5)], 1), 0);
-        let back = |time| convert(&pairs, time, |pair| pair.monotonic_ns, |pair| pair.trace);
-        for time in [900, 1000, 1500, 2000, 2001] {
-            assert_eq!(back(at(time)), time);
-        }
-        // Whatever a region says, there is an answer.
-        let wild = [pair(9, 1), pair(3, u64::MAX), pair(3, 0), pair(u64::MAX, 5)];
-        for time in [0, 3, 5, 9, u64::MAX] {
-            of(&wild, time);
-        }
     }
 }
