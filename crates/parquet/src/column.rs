@@ -10,7 +10,8 @@ use parquet::file::properties::{EnabledStatistics, WriterPropertiesBuilder};
 use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::{ColumnDescPtr, ColumnPath, Type, TypePtr};
 
-use crate::texts::Texts;
+use crate::dictionary::Key;
+use crate::values::{Encode, Integers, Texts, Values};
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,23 +177,41 @@ impl Chunk<'_, '_, '_> {
         values: impl ExactSizeIterator<Item = Value<'v>> + Clone,
     ) -> Result<()> {
         let rows = values.len();
-        match self.column.kind {
-            Kind::Int | Kind::Unsigned | Kind::Time => {
-                self.write_cells::<Int64Type>(&Cells::of(rows, values, integer))
-            }
+        let kind = self.column.kind;
+        match kind {
+            Kind::Int | Kind::Unsigned | Kind::Time => match self.column.pattern {
+                Pattern::Near => self.write_cells::<Int64Type>(&Cells::of(rows, values, integer)),
+                _ => self.write_values(
+                    values.map(integer),
+                    Integers {
+                        is_unsigned: kind == Kind::Unsigned,
+                    },
+                ),
+            },
             Kind::Bool => self.write_cells::<BoolType>(&Cells::of(rows, values, boolean)),
             Kind::Float => self.write_cells::<FloatType>(&Cells::of(rows, values, float)),
             Kind::Double => self.write_cells::<DoubleType>(&Cells::of(rows, values, double)),
-            Kind::Text | Kind::Bytes => {
-                let texts = Texts {
-                    rows: values.map(text),
-                    is_utf8: self.column.kind == Kind::Text,
-                    is_repeated: self.column.pattern == Pattern::Repeated,
-                };
-                texts.write(self.described, self.group)
-            }
+            Kind::Text | Kind::Bytes => self.write_values(
+                values.map(text),
+                Texts {
+                    is_utf8: kind == Kind::Text,
+                },
+            ),
             Kind::Ints | Kind::Unsigneds => self.write_cells::<Int64Type>(&lists(values)),
         }
+    }
+
+    fn write_values<K: Key>(
+        self,
+        rows: impl ExactSizeIterator<Item = Option<K>> + Clone,
+        encode: impl Encode<K>,
+    ) -> Result<()> {
+        let values = Values {
+            rows,
+            encode,
+            is_repeated: self.column.pattern == Pattern::Repeated,
+        };
+        values.write(self.described, self.group)
     }
 
     fn write_cells<D: DataType>(self, cells: &Cells<D::T>) -> Result<()> {

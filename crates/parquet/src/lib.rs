@@ -34,12 +34,14 @@
 #![forbid(unsafe_code)]
 
 mod column;
+mod dictionary;
 mod hybrid;
+mod pages;
 mod place;
 mod rows;
 mod run;
 mod table;
-mod texts;
+mod values;
 mod writer;
 
 use std::path::Path;

@@ -3,8 +3,9 @@
 //! An event's record stays as it is until then: a column at a time is several times as fast as a
 //! row at a time.
 
-use outlive_event::{EventFormat, Value, event_id};
+use outlive_event::{EventFormat, Value, event_id, pid};
 use outlive_ring::Missed;
+use outlive_trace::view::View;
 use parquet::errors::ParquetError;
 
 use crate::column::{Chunk, Column, Kind, Pattern};
@@ -17,16 +18,11 @@ pub(crate) struct Common<'v> {
     pub(crate) seq: u64,
     /// True time, in the unit of the trace clock.
     pub(crate) ts: u64,
-    /// The wall clock then, in nanoseconds since 1970.
-    pub(crate) wall: Option<u64>,
     pub(crate) cpu: u32,
-    pub(crate) pid: i32,
-    /// Name of the task, if it is known.
-    pub(crate) task: Option<&'v [u8]>,
     pub(crate) format: Option<&'v EventFormat>,
     pub(crate) missed: Option<Missed>,
-    /// The event's id, flags and preempt count: how its record begins.
-    pub(crate) head: [u8; 4],
+    /// The event's id, flags, preempt count and pid: how its record begins.
+    pub(crate) head: [u8; 8],
 }
 
 /// What a column has.
@@ -60,17 +56,17 @@ pub(crate) const COMMON: [Known; 6] = [
     ("seq", Kind::Int, Pattern::Near, Role::Seq),
     ("ts", Kind::Int, Pattern::Near, Role::Ts),
     ("wall", Kind::Time, Pattern::Near, Role::Wall),
-    ("cpu", Kind::Int, Pattern::Near, Role::Cpu),
+    ("cpu", Kind::Int, Pattern::Repeated, Role::Cpu),
     ("pid", Kind::Int, Pattern::Repeated, Role::Pid),
     ("task", Kind::Text, Pattern::Repeated, Role::Task),
 ];
 /// Those that `events` has behind them.
 pub(crate) const OF_EVENTS: [Known; 6] = [
-    ("flags", Kind::Int, Pattern::Near, Role::Flags),
+    ("flags", Kind::Int, Pattern::Repeated, Role::Flags),
     (
         "preempt_count",
         Kind::Int,
-        Pattern::Near,
+        Pattern::Repeated,
         Role::PreemptCount,
     ),
     ("system", Kind::Text, Pattern::Repeated, Role::System),
@@ -90,32 +86,28 @@ pub(crate) const OF_UNKNOWN: [Known; 2] = [
 /// the memory of all.
 #[derive(Debug)]
 pub(crate) struct EventRows<'v> {
+    view: &'v View,
     roles: Vec<Role>,
     seq: Vec<u64>,
     ts: Vec<u64>,
-    wall: Vec<Option<u64>>,
     cpu: Vec<u32>,
-    pid: Vec<i32>,
-    task: Vec<Option<&'v [u8]>>,
     format: Vec<Option<&'v EventFormat>>,
     missed: Vec<Option<Missed>>,
-    head: Vec<[u8; 4]>,
+    head: Vec<[u8; 8]>,
     /// Texts or records, one behind the other, and where each ends.
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl<'v> EventRows<'v> {
-    /// No rows, and the columns that there will be: a role for each.
-    pub(crate) fn new(roles: Vec<Role>) -> Self {
+    /// No rows of a view, and the columns that there will be: a role for each.
+    pub(crate) fn new(view: &'v View, roles: Vec<Role>) -> Self {
         Self {
+            view,
             roles,
             seq: Vec::new(),
             ts: Vec::new(),
-            wall: Vec::new(),
             cpu: Vec::new(),
-            pid: Vec::new(),
-            task: Vec::new(),
             format: Vec::new(),
             missed: Vec::new(),
             head: Vec::new(),
@@ -128,10 +120,7 @@ impl<'v> EventRows<'v> {
     pub(crate) fn push(&mut self, common: Common<'v>, bytes: &[u8]) -> usize {
         self.seq.push(common.seq);
         self.ts.push(common.ts);
-        self.wall.push(common.wall);
         self.cpu.push(common.cpu);
-        self.pid.push(common.pid);
-        self.task.push(common.task);
         self.format.push(common.format);
         self.missed.push(common.missed);
         self.head.push(common.head);
@@ -167,6 +156,24 @@ impl<'v> EventRows<'v> {
         })
     }
 
+    fn pids(&self) -> impl ExactSizeIterator<Item = i32> + Clone {
+        self.head.iter().map(|head| pid(head).unwrap_or(0))
+    }
+
+    /// The name of a task, if it is known.
+    fn task(&self, pid: i32) -> Value<'v> {
+        let name = match pid {
+            0 => Some(&b"<idle>"[..]),
+            pid => self.view.catalog.tasks().comm(pid),
+        };
+        name.map_or(Value::Missing, Value::Text)
+    }
+
+    /// The wall clock at a time, in microseconds since 1970.
+    fn wall(&self, ts: u64) -> Value<'v> {
+        optional(self.view.realtime_ns(ts).map(|ns| ns / 1000))
+    }
+
     fn write_field(&self, place: usize, out: Chunk<'_, '_, '_>) -> Result<(), ParquetError> {
         // All are of one event, or the table had no fields.
         let format = self.format.first().copied().flatten();
@@ -189,10 +196,7 @@ impl Rows for EventRows<'_> {
     fn clear(&mut self) {
         self.seq.clear();
         self.ts.clear();
-        self.wall.clear();
         self.cpu.clear();
-        self.pid.clear();
-        self.task.clear();
         self.format.clear();
         self.missed.clear();
         self.head.clear();
@@ -201,19 +205,13 @@ impl Rows for EventRows<'_> {
     }
 
     fn write(&self, column: usize, out: Chunk<'_, '_, '_>) -> Result<(), ParquetError> {
-        let micros = |ns: u64| number(ns / 1000);
-        let missing = Value::Missing;
         match self.roles[column] {
             Role::Seq => out.write(self.seq.iter().map(|&seq| Value::Unsigned(seq))),
             Role::Ts => out.write(self.ts.iter().map(|&ts| number(ts))),
-            Role::Wall => out.write(self.wall.iter().map(|ns| ns.map_or(missing, micros))),
+            Role::Wall => out.write(self.ts.iter().map(|&ts| self.wall(ts))),
             Role::Cpu => out.write(self.cpu.iter().map(|&cpu| Value::Unsigned(cpu.into()))),
-            Role::Pid => out.write(self.pid.iter().map(|&pid| Value::Signed(pid.into()))),
-            Role::Task => out.write(
-                self.task
-                    .iter()
-                    .map(|task| task.map_or(missing, Value::Text)),
-            ),
+            Role::Pid => out.write(self.pids().map(|pid| Value::Signed(pid.into()))),
+            Role::Task => out.write(self.pids().map(|pid| self.task(pid))),
             Role::Flags => out.write(self.bytes_at(2)),
             Role::PreemptCount => out.write(self.bytes_at(3)),
             Role::System => out.write(self.names(|format| &format.system)),
@@ -235,7 +233,7 @@ fn lost(missed: Option<Missed>) -> Value<'static> {
     }
 }
 
-fn id(head: &[u8; 4]) -> Value<'static> {
+fn id(head: &[u8; 8]) -> Value<'static> {
     Value::Unsigned(event_id(head).unwrap_or(0).into())
 }
 

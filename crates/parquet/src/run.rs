@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use outlive_event::{ColumnNames, EventFormat, Formatter, TextOptions, Value, event_id, pid};
+use outlive_event::{ColumnNames, EventFormat, Formatter, TextOptions, Value, event_id};
 use outlive_export::Error;
 use outlive_ring::Hole;
 use outlive_trace::view::{Source, ViewEvent};
@@ -40,7 +40,7 @@ impl<'v> Run<'v> {
     pub(crate) fn new(source: &'v Source<'v>, out: &Path, place: PathBuf) -> Result<Self, Error> {
         let view = source.view;
         let (columns, roles) = known(&[&COMMON, &OF_EVENTS]);
-        let rows = EventRows::new(roles);
+        let rows = EventRows::new(view, roles);
         Ok(Self {
             formatter: Formatter::new(&view.catalog, TextOptions::for_clock(view.clock())),
             source,
@@ -59,20 +59,13 @@ impl<'v> Run<'v> {
         let view = self.source.view;
         let id = event_id(event.payload);
         let format = id.and_then(|id| view.catalog.event(id));
-        let pid = pid(event.payload).unwrap_or(0);
         let common = Common {
             seq: self.seq,
             ts: event.time_stamp,
-            wall: view.realtime_ns(event.time_stamp),
             cpu: event.cpu,
-            pid,
-            task: match pid {
-                0 => Some(b"<idle>"),
-                pid => view.catalog.tasks().comm(pid),
-            },
             format,
             missed: event.missed,
-            head: event.payload.first_chunk().copied().unwrap_or_default(),
+            head: head(event.payload),
         };
         self.seq += 1;
         self.text.clear();
@@ -106,7 +99,7 @@ impl<'v> Run<'v> {
             Some(format) => columns_of(format),
             None => known(&[&COMMON, &OF_UNKNOWN]),
         };
-        let rows = EventRows::new(roles);
+        let rows = EventRows::new(self.source.view, roles);
         Table::new(self.out.join(name).join(&self.place), columns, rows)
     }
 
@@ -159,6 +152,14 @@ impl<'v> Run<'v> {
         let folder = self.out.join(name).join(&self.place);
         Table::new(folder, columns, PlainRows(rows))?.finish()
     }
+}
+
+/// How a record begins; of one that is shorter, zeros behind it.
+fn head(record: &[u8]) -> [u8; 8] {
+    let mut head = [0; 8];
+    let len = record.len().min(head.len());
+    head[..len].copy_from_slice(&record[..len]);
+    head
 }
 
 /// Appends a row, and writes the row group if that made it full. Returns the bytes by which what is
