@@ -115,6 +115,23 @@ fn exit_code_is_that_of_the_tiers_asked_for() {
     assert_eq!(code(&["--reboot"]), Some(2), "without --prove");
 }
 
+#[test]
+fn mistakes_of_the_judged_line_are_shown() {
+    let state = State::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_outlive"))
+        .arg("--state")
+        .arg(state.path())
+        .arg("doctor")
+        .arg(format!("{LINE} trace_instance=b@trase"))
+        .output()
+        .unwrap();
+    assert!(
+        stderr(&output).contains("did you mean `trace`?"),
+        "{output:?}"
+    );
+    assert_eq!(stderr(&state.doctor(&[])), "", "a good line");
+}
+
 /// Everything that is opened, made, removed, mapped or mounted, as strace sees it.
 #[test]
 fn looking_writes_nothing_but_its_notes() {

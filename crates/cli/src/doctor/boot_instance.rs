@@ -1,10 +1,8 @@
-//! The kernel's own persistent instances, and what must not be done to them.
+//! The kernel's own persistent instances.
 //!
 //! Each file that is read here is read without consuming or changing anything: `last_boot_info`,
 //! `trace_clock`, `tracing_on` and `per_cpu/cpuN/stats`. Nothing is opened that maps, drains or
 //! clears (`trace_pipe`, `trace_pipe_raw`, `free_buffer`, or `trace` for writing).
-//!
-//! What the traps do was seen at run time with Linux 7.3.4 unless another version is named.
 
 use outlive_trace::cmdline::{CommandLine, InstanceKind};
 
@@ -83,84 +81,6 @@ impl BootInstance {
     pub(crate) fn has_survived(&self) -> bool {
         self.is_last_boot && self.entries > 0
     }
-
-    /// What must not be done to it, and what is wrong with it already. `others` are all of the
-    /// machine, `line` is the kernel's command line.
-    pub(crate) fn traps(&self, others: &[Self], version: (u32, u32)) -> Vec<String> {
-        let mut traps = Vec::new();
-        let mut trap = |is_there: bool, text: String| {
-            if is_there {
-                traps.push(text);
-            }
-        };
-        let name = &self.name;
-        let has_backup = others
-            .iter()
-            .any(|other| other.source.as_ref() == Some(name));
-        trap(
-            self.source.is_none() && self.has_events && !has_backup,
-            format!(
-                "its events start at boot and wipe what the previous boot left: add \
-                 trace_instance=backup={name} behind it (Linux 7.1 and later), or name no events"
-            ),
-        );
-        trap(
-            self.source.is_none() && self.has_events && has_backup && version < (7, 1),
-            "before Linux 7.1 its events start before the backup is taken: name no events".into(),
-        );
-        trap(
-            self.is_last_boot && self.source.is_none(),
-            "a write to set_event, any `enable` or current_tracer wipes the previous boot's events, \
-             even one with a mistyped name; trace_marker overwrites the newest ones"
-                .into(),
-        );
-        trap(
-            self.source.is_some(),
-            "reading trace_pipe or trace_pipe_raw consumes it; splice (BusyBox cat) never ends"
-                .into(),
-        );
-        trap(
-            self.clock != "local" && !self.clock.is_empty(),
-            format!(
-                "with trace_clock {} the next boot loses the events of the boot's CPU: use local",
-                self.clock
-            ),
-        );
-        trap(
-            true,
-            "writing options/overwrite or clearing a bit of tracing_cpumask crashes Linux 7.3.4"
-                .into(),
-        );
-        traps
-    }
-}
-
-/// What is wrong with the kernel's command line as far as its order goes.
-pub(crate) fn line_traps(line: &CommandLine) -> Vec<String> {
-    let mut traps = Vec::new();
-    for (at, instance) in line.instances.iter().enumerate() {
-        let before = &line.instances[..at];
-        let InstanceKind::Backup { source } = &instance.kind else {
-            continue;
-        };
-        if before.iter().all(|earlier| earlier.name != *source) {
-            traps.push(format!(
-                "`{}` is named before its source `{source}`: the kernel makes neither; put it behind",
-                instance.name
-            ));
-        }
-        if before
-            .iter()
-            .any(|earlier| earlier.kind.address().is_some())
-        {
-            traps.push(format!(
-                "`{}` stands behind an instance given as @ADDRESS:SIZE: it is never removed, and \
-                 unusable once it was read empty",
-                instance.name
-            ));
-        }
-    }
-    traps
 }
 
 /// The range in a message of the kernel's log about this instance.
@@ -211,46 +131,6 @@ mod tests {
         );
     }
 
-    fn instance(name: &str) -> BootInstance {
-        BootInstance {
-            name: name.into(),
-            source: None,
-            is_by_address: false,
-            has_events: true,
-            range: None,
-            is_last_boot: false,
-            entries: 0,
-            clock: "local".into(),
-        }
-    }
-
-    #[test]
-    fn events_without_a_backup_wipe_the_previous_boot() {
-        let one = instance("a");
-        let backup = BootInstance {
-            source: Some("a".into()),
-            ..instance("b")
-        };
-        let wipes = |others: &[BootInstance], version| {
-            let traps = one.traps(others, version);
-            traps.iter().any(|trap| trap.contains("events start"))
-        };
-        assert!(wipes(std::slice::from_ref(&one), (7, 3)));
-        assert!(!wipes(&[one.clone(), backup.clone()], (7, 3)));
-        assert!(wipes(&[one.clone(), backup], (6, 18)));
-    }
-
-    #[test]
-    fn order_of_a_backup_and_its_source_is_a_trap() {
-        let line = "reserve_mem=1M:4096:t trace_instance=b=a trace_instance=a@t,sched";
-        let traps = line_traps(&CommandLine::parse(line));
-        assert_eq!(traps.len(), 1, "{traps:?}");
-        assert!(traps[0].contains("before its source"));
-        let line = "trace_instance=a@0x1000000:1M,sched trace_instance=b=a";
-        let traps = line_traps(&CommandLine::parse(line));
-        assert!(traps[0].contains("never removed"), "{traps:?}");
-    }
-
     #[test]
     fn instance_is_read_without_a_write() {
         let folder = tempfile::tempdir().unwrap();
@@ -272,11 +152,5 @@ mod tests {
         };
         assert!(found.has_survived() && found.has_events && !found.is_by_address);
         assert_eq!((found.entries, &*found.clock), (12, "mono"));
-        assert!(
-            found
-                .traps(&[], (7, 3))
-                .iter()
-                .any(|trap| trap.contains("mono"))
-        );
     }
 }

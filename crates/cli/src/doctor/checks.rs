@@ -6,8 +6,10 @@ use outlive_kernel::{Error as KernelError, Tracefs};
 use outlive_trace::{AreaRequest, Backing};
 use rustix::process::Resource;
 
-use super::boot_instance;
+use super::boot_instance::BootInstance;
 use super::machine::Machine;
+use super::notes::Notes;
+use super::traps::{self, Traps};
 use crate::units;
 
 /// What a check found.
@@ -53,7 +55,12 @@ fn check(name: &'static str, finding: Finding, says: impl Into<String>) -> Check
 }
 
 /// Everything that was looked at.
-pub(crate) fn all(machine: &Machine, requests: &[AreaRequest], state: &Path) -> Vec<Check> {
+pub(crate) fn all(
+    machine: &Machine,
+    notes: &Notes,
+    requests: &[AreaRequest],
+    state: &Path,
+) -> Vec<Check> {
     let mut checks = vec![
         kernel(machine),
         tracefs(),
@@ -66,7 +73,7 @@ pub(crate) fn all(machine: &Machine, requests: &[AreaRequest], state: &Path) -> 
         ftrace(machine),
         service(machine),
     ];
-    checks.extend(instances(machine));
+    checks.extend(instances(machine, notes));
     checks
 }
 
@@ -362,41 +369,107 @@ fn service(machine: &Machine) -> Check {
 }
 
 /// The kernel's own instances, and how not to lose what they hold.
-fn instances(machine: &Machine) -> Vec<Check> {
-    let all = &machine.boot_instances;
-    let mut checks = Vec::new();
-    for instance in all {
-        let kind = match &instance.source {
-            Some(source) => format!("backup of {source}"),
-            None => "persistent".into(),
+fn instances(machine: &Machine, notes: &Notes) -> Vec<Check> {
+    let instances = &machine.boot_instances;
+    let traps = Traps {
+        instances,
+        version: machine.version,
+        nr_cpus: machine.nr_cpus,
+        nr_cpus_before: notes.nr_cpus_before(&machine.boot_id),
+    };
+    let of_line = traps::of_line(&machine.kernel_line, &machine.kernel_text);
+    let traps = traps.all().into_iter().chain(of_line);
+    let traps = traps.map(|trap| check("trap", Finding::Warning, trap));
+    instances.iter().map(instance).chain(traps).collect()
+}
+
+fn instance(instance: &BootInstance) -> Check {
+    let kind = match &instance.source {
+        Some(source) => format!("backup of {source}"),
+        None => "persistent".into(),
+    };
+    let boot = match instance.is_last_boot {
+        true => "of the boot before",
+        false => "of this boot",
+    };
+    let place = instance.range.map_or_else(String::new, |(address, bytes)| {
+        format!(", {} at {address:#x}", units::size(bytes))
+    });
+    let says = format!(
+        "{}: {kind}, {} events {boot}{place}",
+        instance.name, instance.entries
+    );
+    check("instance", Finding::Good, says)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::notes::Boot;
+    use super::super::system::System;
+    use super::*;
+
+    /// A machine whose kernel was booted with this line, and has these instances from the boot before.
+    fn machine(root: &Path, line: &str, names: &[&str]) -> Machine {
+        let write = |path: String, text: &str| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
         };
-        let boot = match instance.is_last_boot {
-            true => "of the boot before",
-            false => "of this boot",
-        };
-        let place = instance.range.map_or_else(String::new, |(address, bytes)| {
-            format!(", {} at {address:#x}", units::size(bytes))
+        write("proc/cmdline".into(), line);
+        write("proc/sys/kernel/osrelease".into(), "7.3.4");
+        for name in names {
+            let folder = format!("sys/kernel/tracing/instances/{name}");
+            write(
+                format!("{folder}/last_boot_info"),
+                "ffffffff81000000\t[kernel]\n",
+            );
+            write(format!("{folder}/trace_clock"), "[local] mono\n");
+        }
+        Machine::look(System::at(root))
+    }
+
+    fn traps(machine: &Machine, notes: &Notes) -> Vec<String> {
+        let checks = instances(machine, notes).into_iter();
+        let traps = checks.filter(|check| check.name == "trap");
+        traps.map(|check| check.says).collect()
+    }
+
+    #[test]
+    fn traps_are_those_of_the_instances_the_line_and_the_boots_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = "reserve_mem=1M:2M:t trace_instance=a@t trace_instance=b=a,sched";
+        let mut machine = machine(folder.path(), line, &["a", "b"]);
+        machine.nr_cpus = Some(4);
+        let mut notes = Notes::default();
+        notes.boots.push(Boot {
+            nr_cpus: Some(2),
+            ..Boot::default()
         });
-        let says = format!(
-            "{}: {kind}, {} events {boot}{place}",
-            instance.name, instance.entries
-        );
-        checks.push(check("instance", Finding::Good, says));
-        for trap in instance.traps(all, machine.version) {
-            checks.push(check(
-                "trap",
-                Finding::Warning,
-                format!("{}: {trap}", instance.name),
-            ));
+        let found = traps(&machine, &notes);
+        for words in [
+            "a, b: reading trace_pipe",
+            "a: a write to set_event",
+            "a: rmdir",
+            "a: there can be 4 CPUs, and 2 when",
+            "a backup is read-only, it has no events (`sched`); Linux clears the copy",
+        ] {
+            assert!(
+                found.iter().any(|trap| trap.starts_with(words)),
+                "{words}: {found:?}"
+            );
         }
     }
-    if !all.is_empty() || !machine.kernel_line.instances.is_empty() {
-        let traps = boot_instance::line_traps(&machine.kernel_line);
-        checks.extend(
-            traps
-                .into_iter()
-                .map(|trap| check("trap", Finding::Warning, trap)),
+
+    #[test]
+    fn machine_without_instances_has_the_traps_of_its_line_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let bare = machine(folder.path(), "quiet", &[]);
+        assert_eq!(traps(&bare, &Notes::default()), [""; 0]);
+        let mistaken = machine(folder.path(), "quiet trace_instance=a@t", &[]);
+        let found = traps(&mistaken, &Notes::default());
+        assert!(
+            found.len() == 1 && found[0].starts_with("no area is called `t`"),
+            "{found:?}"
         );
     }
-    checks
 }

@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     pub(crate) kernel_line: CommandLine,
     pub(crate) mounts: Mounts,
     pub(crate) iomem: IoMemory,
+    /// CPUs that there can be in this boot: the kernel divides its regions among them.
+    pub(crate) nr_cpus: Option<u32>,
     /// This boot's id.
     pub(crate) boot_id: String,
     /// Whether we are in a container.
@@ -58,6 +60,7 @@ impl Machine {
             kernel_text,
             mounts,
             iomem: IoMemory::parse(&iomem),
+            nr_cpus: outlive_kernel::nr_cpu_ids().ok(),
             boot_id: host::boot_id().unwrap_or_default(),
             is_container: outlive_kernel::in_container(),
             lockdown: outlive_kernel::lockdown(),

@@ -15,6 +15,7 @@ mod notes;
 mod prove;
 mod report;
 mod system;
+mod traps;
 
 use std::path::Path;
 
@@ -26,7 +27,7 @@ use crate::args::{Args, DoctorArgs};
 use crate::boot::say;
 use crate::line::{CMDLINE_FILE, Line};
 use crate::target::state_path;
-use crate::{boot, exit};
+use crate::{boot, diagnostic, exit};
 
 use judge::{Answer, Judge, Subject};
 use machine::Machine;
@@ -52,6 +53,13 @@ pub(crate) fn run(args: &Args, doctor: &DoctorArgs) -> Result<u8> {
     if let Some(area) = boot::unknown_area(&line.areas, &cmdline) {
         say!("--area {area}: the command line has no area of this name");
         return Ok(exit::USAGE);
+    }
+    if !line.is_of_kernel && !cmdline.is_clean_for_strict() {
+        let diagnostics = &cmdline.diagnostics;
+        eprint!(
+            "{}",
+            diagnostic::render(&line.origin, &line.text, diagnostics)
+        );
     }
     let requests = start::area_requests(&cmdline, &line.areas, nr_cpus)?;
     let machine = Machine::look(System::at(Path::new("/")));

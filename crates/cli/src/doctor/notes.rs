@@ -32,6 +32,9 @@ pub(crate) struct Notes {
 pub(crate) struct Boot {
     pub(crate) boot_id: String,
     pub(crate) kernel: String,
+    /// CPUs that there could be.
+    #[serde(default)]
+    pub(crate) nr_cpus: Option<u32>,
     pub(crate) instances: Vec<Seen>,
 }
 
@@ -107,6 +110,7 @@ impl Notes {
         let now = Boot {
             boot_id: machine.boot_id.clone(),
             kernel: machine.release.clone(),
+            nr_cpus: machine.nr_cpus,
             instances: machine
                 .boot_instances
                 .iter()
@@ -140,6 +144,12 @@ impl Notes {
             seen.address
         };
         self.boots.iter().filter_map(seen).collect()
+    }
+
+    /// CPUs that there could be in the last earlier boot in which the doctor looked.
+    pub(crate) fn nr_cpus_before(&self, boot_id: &str) -> Option<u32> {
+        let mut boots = self.boots.iter().rev();
+        boots.find(|boot| boot.boot_id != boot_id)?.nr_cpus
     }
 
     /// Whether an instance once held what the boot before had left.
@@ -183,6 +193,7 @@ impl Boot {
     fn update(&mut self, later: Self) -> bool {
         let before = self.clone();
         self.kernel = later.kernel;
+        self.nr_cpus = later.nr_cpus.or(self.nr_cpus);
         for seen in later.instances {
             match self
                 .instances
@@ -208,6 +219,7 @@ mod tests {
         Boot {
             boot_id: id.into(),
             kernel: "7.3.4".into(),
+            nr_cpus: None,
             instances: vec![Seen {
                 name: "boot_mapped".into(),
                 address,
@@ -222,6 +234,25 @@ mod tests {
         assert!(!known.update(boot("a", None, false)));
         assert_eq!(known, boot("a", Some(0x1000), true));
         assert!(known.update(boot("a", Some(0x2000), false)));
+    }
+
+    #[test]
+    fn cpus_of_the_boot_before_are_known_if_somebody_looked() {
+        let mut notes = Notes::default();
+        assert_eq!(notes.nr_cpus_before("b"), None);
+        for (id, nr_cpus) in [("a", Some(2)), ("b", Some(4))] {
+            notes.boots.push(Boot {
+                nr_cpus,
+                ..boot(id, None, false)
+            });
+        }
+        assert_eq!(notes.nr_cpus_before("b"), Some(2));
+        assert_eq!(notes.nr_cpus_before("c"), Some(4));
+        // As an earlier version left it.
+        let old = r#"{"boots": [{"boot_id": "a", "kernel": "7.3.4", "instances": []}]}"#;
+        let old: Notes = serde_json::from_str(old).unwrap();
+        assert_eq!(old.nr_cpus_before("b"), None);
+        assert_eq!(old.boots.len(), 1);
     }
 
     #[test]

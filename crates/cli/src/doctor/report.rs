@@ -35,7 +35,7 @@ impl Report {
         requests: &[AreaRequest],
         origin: &str,
     ) -> Self {
-        let checks = checks::all(judge.machine, requests, judge.state);
+        let checks = checks::all(judge.machine, judge.notes, requests, judge.state);
         let blocker = checks
             .iter()
             .find(|check| check.finding == Finding::Blocker)

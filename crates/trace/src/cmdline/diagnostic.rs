@@ -55,6 +55,8 @@ pub struct Diagnostic {
     pub suggestion: Option<Suggestion>,
     /// What happens now: "this instance is skipped".
     pub consequence: Option<String>,
+    /// What Linux does instead, where it does something else.
+    pub kernel_consequence: Option<String>,
     /// What Linux 7.3 prints in this case, if it prints anything.
     pub kernel_message: Option<String>,
 }
@@ -75,6 +77,7 @@ impl Diagnostic {
             help: None,
             suggestion: None,
             consequence: None,
+            kernel_consequence: None,
             kernel_message: None,
         }
     }
@@ -138,6 +141,12 @@ impl Diagnostic {
     /// Says what happens now.
     pub(super) fn consequence(mut self, text: impl Into<String>) -> Self {
         self.consequence = Some(text.into());
+        self
+    }
+
+    /// Says what Linux does instead.
+    pub(super) fn in_kernel(mut self, text: impl Into<String>) -> Self {
+        self.kernel_consequence = Some(text.into());
         self
     }
 

@@ -130,6 +130,16 @@ impl EventToken {
         self.module.as_deref()
     }
 
+    /// Whether the kernel, which matches no patterns, would find nothing by this token.
+    #[must_use]
+    pub fn is_pattern(&self) -> bool {
+        let is_glob = |name: &NamePattern| matches!(name, NamePattern::Glob(_));
+        match &self.selector {
+            Selector::Word(word) => is_glob(word) || *word == NamePattern::Any,
+            Selector::Pair { system, event } => is_glob(system) || is_glob(event),
+        }
+    }
+
     /// Whether the token means the event `event` of `system`, its module aside.
     #[must_use]
     pub fn matches(&self, system: &str, event: &str) -> bool {
@@ -398,6 +408,17 @@ mod tests {
         let (events, diagnostics) = resolve(&tokens, &AVAILABLE);
         assert_eq!(diagnostics, []);
         events.iter().map(|(s, e)| format!("{s}:{e}")).collect()
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_match_is_a_pattern() {
+        let is_pattern = |text| EventToken::new(text).unwrap().is_pattern();
+        for text in ["*", "sched_*", "sched:sched_wak*", "i?q:*"] {
+            assert!(is_pattern(text), "{text}");
+        }
+        for text in ["sched", "sched:*", "sched:", "*:sched_switch", "*:*"] {
+            assert!(!is_pattern(text), "{text}");
+        }
     }
 
     fn problem(token: &str) -> Diagnostic {

@@ -109,6 +109,7 @@ fn backup_events(list: Piece<'_>) -> Option<Diagnostic> {
         diagnostic
             .help("write the events behind the source")
             .consequence("only the events are ignored")
+            .in_kernel("Linux clears the copy, and from 7.1 on nobody can open it")
             .kernel(format!("Failed to enable trace event: {}", first.text)),
     )
 }
@@ -151,7 +152,8 @@ fn check_name(name: Piece<'_>, made: &[Instance]) -> Result<(), Diagnostic> {
     if name.text.is_empty() {
         return Err(
             Diagnostic::error(name.visible_span(), "this instance has no name")
-                .expected("expected a name behind this"),
+                .expected("expected a name behind this")
+                .in_kernel("Linux makes no folder for it, nor for the instances behind it"),
         );
     }
     if let Some(other) = made.iter().find(|instance| instance.name == name.text) {
@@ -321,7 +323,8 @@ fn check_shared(place: Piece<'_>, area: &AreaRef, made: &[Instance]) -> Result<(
     };
     let message = format!("the instance `{}` lies in this memory already", other.name);
     let diagnostic = Diagnostic::error(place.span(), message)
-        .help("give each persistent instance an area of its own");
+        .help("give each persistent instance an area of its own")
+        .in_kernel("Linux lets both write there, and each spoils what the other has");
     Err(match &other.place_span {
         Some(span) => diagnostic.related(span.clone(), "here"),
         None => diagnostic,
@@ -413,7 +416,8 @@ fn lone_backup(
         Some(_) => error(format!("`{source}` is a backup without a source itself")),
         None if skipped.contains(source) => error(format!("its source `{source}` is skipped")),
         None => {
-            let diagnostic = error(format!("no instance is called `{source}`"));
+            let diagnostic = error(format!("no instance is called `{source}`"))
+                .in_kernel("Linux makes an ordinary instance of that name instead");
             unknown_source(diagnostic, source, made, skipped)
         }
     }
