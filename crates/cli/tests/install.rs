@@ -12,18 +12,25 @@ use tempfile::TempDir;
 const LINE: &str = "reserve_mem=12M:4096:trace trace_instance=boot_mapped@trace,sched";
 const SERVICE: &str = "etc/systemd/system/outlive.service";
 
-/// The file tree of a machine with GRUB as Debian has it, and a program to start.
+/// The file tree of a machine, and a program to start.
 struct Root(TempDir);
 
 impl Root {
+    /// With GRUB as Debian has it.
     fn new() -> Self {
-        let this = Self(TempDir::new().unwrap());
-        this.write("usr/bin/outlive", "#!/bin/sh\n");
+        let this = Self::bare();
         this.write(
             "usr/sbin/grub-mkconfig",
             "for x in ${sysconfdir}/default/grub.d/*.cfg ; do\n",
         );
         this.write("etc/default/grub", "GRUB_CMDLINE_LINUX=\"\"\n");
+        this
+    }
+
+    /// Without a boot loader that is known.
+    fn bare() -> Self {
+        let this = Self(TempDir::new().unwrap());
+        this.write("usr/bin/outlive", "#!/bin/sh\n");
         let program = this.path().join("usr/bin/outlive");
         std::fs::set_permissions(program, PermissionsExt::from_mode(0o755)).unwrap();
         this
@@ -206,6 +213,145 @@ fn uninstall_takes_back_exactly_what_install_wrote() {
         Some(2),
         "nothing is installed"
     );
+}
+
+const IN_MEMORY: [&str; 3] = [LINE, "--area", "trace=mem:0x10000000"];
+const MEMMAP: &str = "memmap=0xc00000$0x10000000";
+const KERNEL_CMDLINE: &str = "etc/kernel/cmdline";
+
+/// With `kernel-install` and this command line.
+fn with_kernel_cmdline(text: &str) -> Root {
+    let root = Root::bare();
+    root.write(KERNEL_CMDLINE, text);
+    let mode = PermissionsExt::from_mode(0o640);
+    std::fs::set_permissions(root.path().join(KERNEL_CMDLINE), mode).unwrap();
+    root
+}
+
+#[test]
+fn kernels_line_gets_the_parameters_and_is_given_back_as_it_was() {
+    for (text, start) in [
+        ("root=/dev/vda1 quiet\n", "root=/dev/vda1 quiet memmap="),
+        ("root=/dev/vda1 quiet", "root=/dev/vda1 quiet memmap="),
+        (
+            "root=/dev/vda1\nquiet \n\n",
+            "root=/dev/vda1\nquiet memmap=",
+        ),
+        ("quiet\n# mine\n", "quiet\n# mine\nmemmap="),
+        ("", "memmap="),
+    ] {
+        let root = with_kernel_cmdline(text);
+        let before = root.tree();
+        let dry = root.run("install", &[&["--dry-run"], &IN_MEMORY[..]].concat());
+        assert_eq!(root.tree(), before, "{text:?}");
+        root.install(&IN_MEMORY);
+        let line = root.read(KERNEL_CMDLINE);
+        assert!(line.starts_with(start) && line.contains(MEMMAP), "{line:?}");
+        let printed = String::from_utf8(dry.stdout).unwrap();
+        let whole = format!("# /{KERNEL_CMDLINE}\n{line}\n");
+        assert!(printed.contains(&whole), "{printed}");
+        assert!(
+            printed.contains("# then: kernel-install add-all"),
+            "{printed}"
+        );
+        root.install(&IN_MEMORY);
+        assert_eq!(root.read(KERNEL_CMDLINE), line, "once");
+        let dry = root.run("uninstall", &["--dry-run"]);
+        assert!(
+            stderr(&dry).contains("took the parameters out of"),
+            "{dry:?}"
+        );
+        assert_eq!(root.read(KERNEL_CMDLINE), line);
+        let output = root.run("uninstall", &[]);
+        assert!(
+            stderr(&output).contains("then: kernel-install add-all"),
+            "{output:?}"
+        );
+        assert_eq!(root.tree(), before, "{text:?}");
+        let metadata = std::fs::metadata(root.path().join(KERNEL_CMDLINE)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+    }
+}
+
+#[test]
+fn what_the_user_does_to_the_kernels_line_stays() {
+    let root = with_kernel_cmdline("quiet\n");
+    root.install(&IN_MEMORY);
+    let line = root.read(KERNEL_CMDLINE);
+    root.write(KERNEL_CMDLINE, &format!("debug {} ro\n", line.trim_end()));
+    root.install(&[LINE, "--area", "trace=mem:0x20000000"]);
+    let moved = root.read(KERNEL_CMDLINE);
+    assert!(
+        moved.starts_with("debug quiet ro memmap=0xc00000$0x20000000"),
+        "{moved}"
+    );
+    root.install(&[LINE]);
+    assert_eq!(
+        root.read(KERNEL_CMDLINE),
+        "debug quiet ro\n",
+        "no longer needed"
+    );
+    root.install(&IN_MEMORY);
+    let twice = format!("{} {MEMMAP}\n", root.read(KERNEL_CMDLINE).trim_end());
+    let twice = twice.replace(" panic=10", "");
+    root.write(KERNEL_CMDLINE, &twice);
+    let output = root.run("uninstall", &[]);
+    assert!(
+        stderr(&output).contains("cmdline: it was changed since"),
+        "{output:?}"
+    );
+    assert_eq!(root.read(KERNEL_CMDLINE), twice, "which of them is ours?");
+}
+
+#[test]
+fn parameters_that_are_there_and_a_linked_file_are_left_alone() {
+    let theirs = format!("quiet {MEMMAP} panic=10\n");
+    let root = with_kernel_cmdline(&theirs);
+    root.install(&IN_MEMORY);
+    root.run("uninstall", &[]);
+    assert_eq!(root.read(KERNEL_CMDLINE), theirs);
+    let root = Root::bare();
+    root.write("usr/lib/kernel/cmdline", "quiet\n");
+    std::fs::create_dir_all(root.path().join("etc/kernel")).unwrap();
+    let link = root.path().join(KERNEL_CMDLINE);
+    std::os::unix::fs::symlink("../../usr/lib/kernel/cmdline", link).unwrap();
+    let output = root.run("install", &IN_MEMORY);
+    assert!(
+        stderr(&output).contains("see that /etc/kernel/cmdline has: memmap="),
+        "{output:?}"
+    );
+    assert_eq!(root.read(KERNEL_CMDLINE), "quiet\n");
+}
+
+#[test]
+fn who_is_told_the_parameters_is_told_to_take_them_back() {
+    let fedora = Root::bare();
+    fedora.write("usr/sbin/grubby", "");
+    let unknown = Root::bare();
+    for (root, told, taken_back) in [
+        (
+            fedora,
+            "then: grubby --update-kernel=ALL --args='memmap=",
+            "--remove-args='memmap=",
+        ),
+        (
+            unknown,
+            "then: add to the kernel's command line",
+            "then: take out of the kernel's",
+        ),
+    ] {
+        let before = root.tree();
+        let output = root.run("install", &IN_MEMORY);
+        let said = stderr(&output);
+        assert!(said.contains(told) && said.contains(MEMMAP), "{said}");
+        let other = root.run("install", &[LINE]);
+        assert!(stderr(&other).contains(taken_back), "{other:?}");
+        root.install(&IN_MEMORY);
+        let output = root.run("uninstall", &[]);
+        let said = stderr(&output);
+        assert!(said.contains(taken_back) && said.contains(MEMMAP), "{said}");
+        assert_eq!(root.tree(), before);
+    }
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use super::manifest::{Planned, in_root};
+use super::manifest::{Content, Manifest, Planned, in_root};
 
 /// Where GRUB's configuration is put together from, if the distribution reads drop-ins.
 const GRUB_DROP_IN: &str = "/etc/default/grub.d/outlive.cfg";
+/// Where `kernel-install` has the command line of new boot entries from (kernel-install(8)).
+const KERNEL_CMDLINE: &str = "/etc/kernel/cmdline";
 
 /// What boots the machine, as far as its files tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,40 +34,112 @@ impl BootLoader {
             Self::Grub
         } else if exists("/usr/sbin/grubby") || exists("/usr/bin/grubby") {
             Self::Grubby
-        } else if exists("/etc/kernel/cmdline") {
+        } else if exists(KERNEL_CMDLINE) {
             Self::KernelInstall
         } else {
             Self::Unknown
         }
     }
 
-    /// The file that brings the parameters, where a file of our own can.
-    pub(crate) fn drop_in(self, parameters: &[String]) -> Option<Planned> {
-        if self != Self::Grub {
-            return None;
+    /// The file that brings the parameters: one of our own, or one of the machine's in which they
+    /// are added and taken back again.
+    pub(crate) fn file(
+        self,
+        root: &Path,
+        parameters: &[String],
+        manifest: &Manifest,
+    ) -> Option<Planned> {
+        match self {
+            Self::Grub => Some(grub_drop_in(parameters)),
+            Self::KernelInstall => kernel_cmdline(root, parameters, manifest),
+            Self::Grubby | Self::Unknown => None,
         }
-        let text = format!(
-            "# Memory for outlive. Written by `outlive install`; run update-grub after a change.\n\
-             GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {}\"\n",
-            grub_escaped(&parameters.join(" "))
-        );
-        Some(Planned::file(GRUB_DROP_IN, text))
     }
 
-    /// What is left to do for the user.
-    pub(crate) fn next(self, parameters: &[String]) -> String {
+    /// What is left to do for the user, who has a file with the parameters or has not.
+    pub(crate) fn next(self, parameters: &[String], has_file: bool) -> String {
         let parameters = parameters.join(" ");
         match self {
             Self::Grub => "update-grub".into(),
-            Self::Grubby => format!("grubby --update-kernel=ALL --args='{parameters}'"),
-            Self::KernelInstall => format!(
-                "add to /etc/kernel/cmdline: {parameters}   and run: kernel-install add-all"
+            Self::Grubby => format!(
+                "grubby --update-kernel=ALL --args='{parameters}'{}",
+                dollar_note(&parameters)
             ),
+            Self::KernelInstall if has_file => "kernel-install add-all".into(),
+            Self::KernelInstall => {
+                format!(
+                    "see that {KERNEL_CMDLINE} has: {parameters}   and run: kernel-install add-all"
+                )
+            }
             Self::Unknown => {
                 format!("add to the kernel's command line, in the boot loader: {parameters}")
             }
         }
     }
+
+    /// What is left to do for the user when that is taken back.
+    pub(crate) fn undo(self, parameters: &[String], has_file: bool) -> String {
+        let parameters = parameters.join(" ");
+        match self {
+            Self::Grub => "update-grub".into(),
+            Self::Grubby => format!("grubby --update-kernel=ALL --remove-args='{parameters}'"),
+            Self::KernelInstall if has_file => "kernel-install add-all".into(),
+            Self::KernelInstall => {
+                format!(
+                    "take out of {KERNEL_CMDLINE}: {parameters}   and run: kernel-install add-all"
+                )
+            }
+            Self::Unknown => {
+                format!("take out of the kernel's command line, in the boot loader: {parameters}")
+            }
+        }
+    }
+}
+
+/// What to look at where GRUB may take a `$` for a variable of its own.
+fn dollar_note(parameters: &str) -> &'static str {
+    match parameters.contains('$') {
+        true => "   (and see that /proc/cmdline has each $ after the reboot)",
+        false => "",
+    }
+}
+
+fn grub_drop_in(parameters: &[String]) -> Planned {
+    let text = format!(
+        "# Memory for outlive. Written by `outlive install`; run update-grub after a change.\n\
+         GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {}\"\n",
+        grub_escaped(&parameters.join(" "))
+    );
+    Planned::file(GRUB_DROP_IN, text)
+}
+
+/// The machine's line with the parameters behind its last word. None if it has all of them from
+/// somebody else, or is no file of text.
+fn kernel_cmdline(root: &Path, parameters: &[String], manifest: &Manifest) -> Option<Planned> {
+    let path = in_root(root, Path::new(KERNEL_CMDLINE));
+    // What a link leads to may be part of the distribution.
+    if !path.symlink_metadata().ok()?.is_file() {
+        return None;
+    }
+    let text = std::fs::read_to_string(&path).ok()?;
+    let text = manifest.unedited(Path::new(KERNEL_CMDLINE), &text);
+    let has = |parameter: &String| text.split_ascii_whitespace().any(|word| word == parameter);
+    if parameters.iter().all(has) {
+        return None;
+    }
+    let line = text.trim_end();
+    let blank = match line.lines().last() {
+        None => "",
+        // Nothing is to become part of a comment.
+        Some(last) if last.starts_with('#') => "\n",
+        Some(_) => " ",
+    };
+    let added = format!("{blank}{}", parameters.join(" "));
+    let text = format!("{line}{added}{}", &text[line.len()..]);
+    Some(Planned {
+        path: KERNEL_CMDLINE.into(),
+        content: Content::Edit { text, added },
+    })
 }
 
 /// As it has to stand between double quotes of the shell file so that GRUB's script, which is made
@@ -107,11 +181,9 @@ mod tests {
     #[test]
     fn dollar_reaches_the_kernel_through_the_shell_and_grub() {
         let parameters = ["memmap=0xc00000$0x13f400000".to_owned()];
-        let Some(planned) = BootLoader::Grub.drop_in(&parameters) else {
-            panic!("no drop-in")
-        };
+        let planned = grub_drop_in(&parameters);
         let root = tempfile::tempdir().unwrap();
-        let super::super::manifest::Content::File(text) = &planned.content else {
+        let Content::File(text) = &planned.content else {
             panic!("no file")
         };
         let path = root.path().join("outlive.cfg");

@@ -1,5 +1,7 @@
 //! What was installed: `/etc/outlive/installed.json`, with a hash of each file.
 //!
+//! Of a file that is somebody else's, only what was put in is noted, and only that is taken out again.
+//!
 //! The manifest is written before the first file and names what is there before and after, so that
 //! an installation that was interrupted is repeated or taken back like a whole one.
 
@@ -19,6 +21,9 @@ pub(crate) struct Manifest {
     files: Vec<Entry>,
     /// Folders that were made for them, the outermost first.
     folders: Vec<PathBuf>,
+    /// What the user does once they are taken back.
+    #[serde(default)]
+    pub(crate) undo: Option<String>,
 }
 
 /// One file as it was left.
@@ -28,6 +33,20 @@ struct Entry {
     path: PathBuf,
     /// Hash of its kind and contents, in hexadecimal digits.
     sha256: String,
+    /// What was put into a file that is not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    added: Option<String>,
+}
+
+/// What became of the files.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct TakenBack {
+    /// Gone.
+    pub(crate) removed: Vec<PathBuf>,
+    /// Of somebody else, and without what was put in.
+    pub(crate) reverted: Vec<PathBuf>,
+    /// Changed since, and left as they are.
+    pub(crate) kept: Vec<PathBuf>,
 }
 
 /// One file to be.
@@ -45,6 +64,13 @@ pub(crate) enum Content {
     File(String),
     /// A symbolic link to there.
     Link(PathBuf),
+    /// The text of a file that is not ours, with something put in.
+    Edit {
+        /// All of it.
+        text: String,
+        /// What was put in.
+        added: String,
+    },
 }
 
 /// `path` below a root.
@@ -66,6 +92,11 @@ impl Planned {
             sha256: match &self.content {
                 Content::File(text) => hash("file", text.as_bytes()),
                 Content::Link(to) => hash("link", to.as_os_str().as_encoded_bytes()),
+                Content::Edit { text, .. } => hash("file", text.as_bytes()),
+            },
+            added: match &self.content {
+                Content::Edit { added, .. } => Some(added.clone()),
+                _ => None,
             },
         }
     }
@@ -73,15 +104,11 @@ impl Planned {
     /// Puts it in its place: whole, or not at all.
     fn write(&self, root: &Path) -> Result<()> {
         let path = in_root(root, &self.path);
-        let temporary = temporary(&path);
-        remove(&temporary)?;
-        let written = match &self.content {
-            Content::File(text) => write_new(&temporary, text.as_bytes()),
-            Content::Link(to) => std::os::unix::fs::symlink(to, &temporary),
-        };
-        written
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        match &self.content {
+            Content::File(text) => replace(&path, |new| write_new(new, text.as_bytes())),
+            Content::Link(to) => replace(&path, |new| std::os::unix::fs::symlink(to, new)),
+            Content::Edit { text, .. } => rewrite(&path, text),
+        }
     }
 }
 
@@ -116,7 +143,9 @@ impl Manifest {
     /// What is in the way of a plan: files that are there and that no installation left so.
     pub(crate) fn foreign(&self, root: &Path, plan: &[Planned]) -> Result<Vec<PathBuf>> {
         let mut foreign = Vec::new();
-        for planned in plan {
+        // An edit is of what was found.
+        let is_edit = |planned: &&Planned| matches!(planned.content, Content::Edit { .. });
+        for planned in plan.iter().filter(|planned| !is_edit(planned)) {
             let path = in_root(root, &planned.path);
             let found = hash_of(&path)?;
             let is_ours =
@@ -128,62 +157,52 @@ impl Manifest {
         Ok(foreign)
     }
 
+    /// The text of a file of somebody else, without what installations have put in.
+    pub(crate) fn unedited(&self, path: &Path, text: &str) -> String {
+        let entries = self.files.iter().filter(|entry| entry.path == path);
+        let added = entries.filter_map(|entry| entry.added.as_deref());
+        added.fold(text.to_owned(), |text, added| {
+            without(&text, added).unwrap_or(text)
+        })
+    }
+
+    /// Whether a file is of somebody else, and something was put in.
+    fn is_edited(&self, path: &Path) -> bool {
+        let mut entries = self.files.iter();
+        entries.any(|entry| entry.path == path && entry.added.is_some())
+    }
+
     fn has(&self, path: &Path, hash: &str) -> bool {
         let mut entries = self.files.iter();
         entries.any(|entry| entry.path == path && entry.sha256 == hash)
     }
 
-    /// Writes what is planned and removes what an earlier installation had beyond it. Returns what
-    /// of that was changed since, and so was kept.
-    pub(crate) fn install(&mut self, root: &Path, plan: &[Planned]) -> Result<Vec<PathBuf>> {
+    /// Writes what is planned and takes back what an earlier installation had beyond it. Returns
+    /// what became of that.
+    pub(crate) fn install(&mut self, root: &Path, plan: &[Planned]) -> Result<TakenBack> {
         let planned: Vec<Entry> = plan.iter().map(Planned::entry).collect();
         let paths = plan.iter().map(|planned| planned.path.as_path());
         for path in paths.chain([Path::new(PATH)]) {
             self.make_folders(root, path)?;
         }
-        let before = std::mem::take(&mut self.files);
-        self.files = before.iter().chain(&planned).cloned().collect();
+        let before = self.files.clone();
+        self.files.extend(planned.iter().cloned());
         self.write(root)?;
         for planned in plan {
             planned.write(root)?;
         }
-        let is_planned = |path: &Path| plan.iter().any(|planned| planned.path == path);
-        let mut kept = Vec::new();
-        for entry in before.iter().filter(|entry| !is_planned(&entry.path)) {
-            if !self.remove_entry(root, &entry.path, false)? {
-                kept.push(in_root(root, &entry.path));
-            }
-        }
+        let mut beyond: Vec<&Path> = before.iter().map(|entry| entry.path.as_path()).collect();
+        beyond.retain(|path| plan.iter().all(|planned| planned.path != *path));
+        let taken_back = self.take_back(root, beyond, false)?;
         self.files = planned;
         self.write(root)?;
-        Ok(kept)
+        Ok(taken_back)
     }
 
-    /// Removes everything that is as it was left. Returns what is gone, and what was changed since
-    /// and is kept.
-    pub(crate) fn uninstall(
-        &self,
-        root: &Path,
-        is_dry: bool,
-    ) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-        let mut paths: Vec<&Path> = self
-            .files
-            .iter()
-            .map(|entry| entry.path.as_path())
-            .collect();
-        paths.sort();
-        paths.dedup();
-        let (mut removed, mut kept) = (Vec::new(), Vec::new());
-        for path in paths {
-            let full = in_root(root, path);
-            if hash_of(&full)?.is_none() {
-                continue;
-            }
-            match self.remove_entry(root, path, is_dry)? {
-                true => removed.push(full),
-                false => kept.push(full),
-            }
-        }
+    /// Takes back everything that is as it was left.
+    pub(crate) fn uninstall(&self, root: &Path, is_dry: bool) -> Result<TakenBack> {
+        let paths = self.files.iter().map(|entry| entry.path.as_path());
+        let taken_back = self.take_back(root, paths.collect(), is_dry)?;
         if !is_dry {
             remove(&Self::path(root))?;
             for folder in self.folders.iter().rev() {
@@ -191,17 +210,56 @@ impl Manifest {
                 let _ = std::fs::remove_dir(in_root(root, folder));
             }
         }
-        Ok((removed, kept))
+        Ok(taken_back)
     }
 
-    /// Removes a file if it is as it was left. Whether it is gone, or would be.
-    fn remove_entry(&self, root: &Path, path: &Path, is_dry: bool) -> Result<bool> {
-        let full = in_root(root, path);
-        match hash_of(&full)? {
-            Some(found) if !self.has(path, &found) => Ok(false),
-            Some(_) if !is_dry => remove(&full).map(|()| true),
-            _ => Ok(true),
+    fn take_back(&self, root: &Path, mut paths: Vec<&Path>, is_dry: bool) -> Result<TakenBack> {
+        paths.sort();
+        paths.dedup();
+        let mut taken_back = TakenBack::default();
+        for path in paths {
+            let full = in_root(root, path);
+            match hash_of(&full)? {
+                None => {}
+                Some(_) if self.is_edited(path) => {
+                    self.revert(path, full, is_dry, &mut taken_back)?
+                }
+                Some(found) if !self.has(path, &found) => taken_back.kept.push(full),
+                Some(_) => {
+                    if !is_dry {
+                        remove(&full)?;
+                    }
+                    taken_back.removed.push(full);
+                }
+            }
         }
+        Ok(taken_back)
+    }
+
+    /// Takes out what was put into a file. One that has nothing of it any more is as it should be.
+    fn revert(
+        &self,
+        path: &Path,
+        full: PathBuf,
+        is_dry: bool,
+        taken_back: &mut TakenBack,
+    ) -> Result<()> {
+        let text = std::fs::read_to_string(&full)
+            .with_context(|| format!("cannot read {}", full.display()))?;
+        let unedited = self.unedited(path, &text);
+        let entries = self.files.iter().filter(|entry| entry.path == path);
+        let added = entries.filter_map(|entry| entry.added.as_deref());
+        let mut words = added.flat_map(str::split_ascii_whitespace);
+        let is_left = |word: &str| text.split_ascii_whitespace().any(|left| left == word);
+        if unedited != text {
+            if !is_dry {
+                rewrite(&full, &unedited)?;
+            }
+            taken_back.reverted.push(full);
+        } else if words.any(is_left) {
+            taken_back.kept.push(full);
+        }
+        Ok(())
     }
 
     /// Makes the folders above a file, and notes which there were not.
@@ -225,6 +283,40 @@ impl Manifest {
         let text = serde_json::to_string_pretty(self)? + "\n";
         Planned::file(PATH, text).write(root)
     }
+}
+
+/// `text` without the only place where all of `added` stands by itself; `None` if there is no such.
+fn without(text: &str, added: &str) -> Option<String> {
+    let is_blank = |c: Option<char>| c.is_none_or(char::is_whitespace);
+    let stands_alone = |at: &usize| {
+        let behind = text[at + added.len()..].chars().next();
+        let before = text[..*at].chars().next_back();
+        is_blank(behind) && (is_blank(before) || is_blank(added.chars().next()))
+    };
+    let mut places = text.match_indices(added).map(|(at, _)| at);
+    let at = places.next().filter(stands_alone)?;
+    let is_only = places.next().is_none();
+    is_only.then(|| format!("{}{}", &text[..at], &text[at + added.len()..]))
+}
+
+/// Gives a file that is there another text, and leaves it the rights that it has.
+fn rewrite(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::{MetadataExt, chown};
+    replace(path, |new| {
+        let metadata = std::fs::metadata(path)?;
+        write_new(new, text.as_bytes())?;
+        chown(new, Some(metadata.uid()), Some(metadata.gid()))?;
+        std::fs::set_permissions(new, metadata.permissions())
+    })
+}
+
+/// Writes beside what is there, and puts that in its place.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+    let new = temporary(path);
+    remove(&new)?;
+    write(&new)
+        .and_then(|()| std::fs::rename(&new, path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The hash of what is at a path; `None` if nothing is.
@@ -319,16 +411,12 @@ mod tests {
         std::fs::create_dir_all(root.path().join("etc/systemd")).unwrap();
         let before = files(root.path());
         let mut manifest = Manifest::read(root.path()).unwrap();
-        assert!(
-            manifest
-                .install(root.path(), &plan("a"))
-                .unwrap()
-                .is_empty()
-        );
+        let beyond = manifest.install(root.path(), &plan("a")).unwrap();
+        assert_eq!(beyond, TakenBack::default());
         let again = Manifest::read(root.path()).unwrap();
         assert_eq!(again, manifest);
-        let (removed, kept) = again.uninstall(root.path(), false).unwrap();
-        assert_eq!((removed.len(), kept.len()), (3, 0));
+        let taken_back = again.uninstall(root.path(), false).unwrap();
+        assert_eq!((taken_back.removed.len(), taken_back.kept.len()), (3, 0));
         assert_eq!(files(root.path()), before);
     }
 
@@ -343,8 +431,9 @@ mod tests {
             manifest.foreign(root.path(), &plan("b")).unwrap(),
             std::slice::from_ref(&line)
         );
-        let (removed, kept) = manifest.uninstall(root.path(), false).unwrap();
-        assert_eq!((removed.len(), &kept[..]), (2, &[line.clone()][..]));
+        let taken_back = manifest.uninstall(root.path(), false).unwrap();
+        assert_eq!(taken_back.removed.len(), 2);
+        assert_eq!(taken_back.kept, std::slice::from_ref(&line));
         assert_eq!(std::fs::read_to_string(line).unwrap(), "mine");
     }
 
@@ -384,9 +473,46 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
-        let (removed, kept) = manifest.uninstall(root.path(), false).unwrap();
-        assert_eq!((removed.len(), kept.len()), (3, 0));
+        let taken_back = manifest.uninstall(root.path(), false).unwrap();
+        assert_eq!((taken_back.removed.len(), taken_back.kept.len()), (3, 0));
         assert!(files(root.path()).is_empty());
+    }
+
+    #[test]
+    fn only_what_stands_by_itself_once_is_taken_out() {
+        assert_eq!(without("quiet a=1 b=2\n", " a=1 b=2").unwrap(), "quiet\n");
+        assert_eq!(without("quiet a=1 b=2 ro", " a=1 b=2").unwrap(), "quiet ro");
+        assert_eq!(without("a=1", "a=1").unwrap(), "");
+        assert_eq!(without("quiet a=12", " a=1"), None);
+        assert_eq!(without("xa=1", "a=1"), None);
+        assert_eq!(without("quiet a=1 a=1", " a=1"), None);
+        assert_eq!(without("quiet", " a=1"), None);
+    }
+
+    /// As after a crash between the manifest and the file.
+    #[test]
+    fn edit_that_was_not_made_yet_is_taken_back_as_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        let file = root.path().join("etc/cmdline");
+        std::fs::write(&file, "quiet\n").unwrap();
+        let edit = |added: &str| Planned {
+            path: "/etc/cmdline".into(),
+            content: Content::Edit {
+                text: format!("quiet{added}\n"),
+                added: added.into(),
+            },
+        };
+        let mut manifest = Manifest::default();
+        manifest.files.push(edit(" a=1").entry());
+        let taken_back = manifest.uninstall(root.path(), false).unwrap();
+        assert_eq!(taken_back, TakenBack::default());
+        // And of two, the one that is there.
+        manifest.files.push(edit(" b=2").entry());
+        std::fs::write(&file, "quiet a=1 ro\n").unwrap();
+        let taken_back = manifest.uninstall(root.path(), false).unwrap();
+        assert_eq!(taken_back.reverted, std::slice::from_ref(&file));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "quiet ro\n");
     }
 
     #[test]

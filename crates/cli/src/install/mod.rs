@@ -29,6 +29,8 @@ use unit::Unit;
 pub(crate) const UNIT: &str = "outlive.service";
 /// What is installed where no command line is given.
 const EXAMPLE: &str = crate::doctor::EXAMPLE;
+/// Makes the kernel reboot ten seconds after a panic.
+const REBOOT_AT_PANIC: &str = "panic=10";
 /// Where an image has the program.
 const PROGRAM: &str = "/usr/bin/outlive";
 
@@ -37,6 +39,8 @@ struct Plan {
     files: Vec<Planned>,
     /// What the user does then.
     next: Vec<String>,
+    /// What the user does when it is taken back.
+    undo: Option<String>,
 }
 
 pub(crate) fn install(args: &Args, install: &InstallArgs) -> Result<u8> {
@@ -64,13 +68,13 @@ pub(crate) fn install(args: &Args, install: &InstallArgs) -> Result<u8> {
         );
         return Ok(exit::USAGE);
     }
-    let plan = plan(args, install, &line, &cmdline)?;
     let root = install.root.as_deref().unwrap_or(Path::new("/"));
+    let mut manifest = Manifest::read(root)?;
+    let plan = plan(args, install, &line, &cmdline, &manifest)?;
     if install.dry_run {
         plan.print();
         return Ok(exit::DONE);
     }
-    let mut manifest = Manifest::read(root)?;
     let foreign = manifest.foreign(root, &plan.files)?;
     if !foreign.is_empty() {
         for path in foreign {
@@ -82,10 +86,15 @@ pub(crate) fn install(args: &Args, install: &InstallArgs) -> Result<u8> {
         say!("nothing is installed; move these files away, or look at `outlive install --dry-run`");
         return Ok(exit::FAILED);
     }
-    for kept in manifest.install(root, &plan.files)? {
+    manifest.undo.clone_from(&plan.undo);
+    let beyond = manifest.install(root, &plan.files)?;
+    for path in &beyond.reverted {
+        say!("took the parameters out of {}", path.display());
+    }
+    for path in &beyond.kept {
         say!(
             "{}: no longer needed, but changed since: kept",
-            kept.display()
+            path.display()
         );
     }
     plan.tell(root);
@@ -102,20 +111,21 @@ pub(crate) fn uninstall(uninstall: &UninstallArgs) -> Result<u8> {
         );
         return Ok(exit::USAGE);
     }
-    let (removed, kept) = manifest.uninstall(root, uninstall.dry_run)?;
-    for path in &removed {
+    let taken_back = manifest.uninstall(root, uninstall.dry_run)?;
+    for path in &taken_back.removed {
         say!("removed {}", path.display());
     }
-    for path in &kept {
+    for path in &taken_back.reverted {
+        say!("took the parameters out of {}", path.display());
+    }
+    for path in &taken_back.kept {
         say!("kept {}: it was changed since", path.display());
     }
     if uninstall.dry_run {
         say!("(--dry-run: nothing was removed)");
-    } else if removed
-        .iter()
-        .any(|path| path.ends_with("default/grub.d/outlive.cfg"))
-    {
-        say!("then: update-grub, and reboot");
+    }
+    if let Some(undo) = &manifest.undo {
+        say!("then: {undo}, and reboot");
     }
     say!(
         "what was recorded stays in its state folder; a service that runs goes on until it is stopped"
@@ -123,7 +133,13 @@ pub(crate) fn uninstall(uninstall: &UninstallArgs) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-fn plan(args: &Args, install: &InstallArgs, line: &Line, cmdline: &CommandLine) -> Result<Plan> {
+fn plan(
+    args: &Args,
+    install: &InstallArgs,
+    line: &Line,
+    cmdline: &CommandLine,
+    manifest: &Manifest,
+) -> Result<Plan> {
     let state = target::state_path(args)?;
     let mut areas = line.areas.clone();
     if install.reserve {
@@ -154,19 +170,27 @@ fn plan(args: &Args, install: &InstallArgs, line: &Line, cmdline: &CommandLine) 
         files.push(Planned::file(AREAS_FILE, line::areas_text(&areas)));
     }
     files.extend(unit.tmpfiles());
-    let mut next = Vec::new();
     let parameters = parameters(install, line, cmdline, &areas);
+    let (mut next, mut undo) = (Vec::new(), None);
     if !parameters.is_empty() {
         let root = install.root.as_deref().unwrap_or(Path::new("/"));
         let loader = BootLoader::find(root);
-        files.extend(loader.drop_in(&parameters));
-        next.push(loader.next(&parameters));
+        let file = loader.file(root, &parameters, manifest);
+        next.push(loader.next(&parameters, file.is_some()));
+        undo = Some(loader.undo(&parameters, file.is_some()));
+        files.extend(file);
     }
-    next.push(match parameters.is_empty() {
+    // What the installation before has asked for, and this one does not.
+    let outdated = manifest
+        .undo
+        .iter()
+        .filter(|old| undo.as_ref() != Some(old));
+    next.splice(0..0, outdated.cloned());
+    next.push(match next.is_empty() {
         true => "systemctl daemon-reload && systemctl start outlive".into(),
         false => "reboot".into(),
     });
-    Ok(Plan { files, next })
+    Ok(Plan { files, next, undo })
 }
 
 /// The memory of instances that the line itself gives an address.
@@ -207,19 +231,29 @@ fn parameters(
             .collect();
     }
     let mut parameters = memmap;
-    let panic = std::fs::read_to_string("/proc/sys/kernel/panic").unwrap_or_default();
-    if !parameters.is_empty() && panic.trim() == "0" {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let stands_still = stands_still(&read("/proc/sys/kernel/panic"), &read("/proc/cmdline"));
+    if !parameters.is_empty() && stands_still {
         // Who has to cut the power of a machine that stands still loses its memory.
-        parameters.push("panic=10".into());
+        parameters.push(REBOOT_AT_PANIC.into());
     }
     parameters
+}
+
+/// Whether a panic leaves the machine standing, or would without our parameter, which an installation
+/// before this one may have brought.
+fn stands_still(panic: &str, cmdline: &str) -> bool {
+    let mut words = cmdline.split_ascii_whitespace();
+    panic.trim() == "0" || words.any(|word| word == REBOOT_AT_PANIC)
 }
 
 impl Plan {
     fn print(&self) {
         for Planned { path, content } in &self.files {
             match content {
-                Content::File(text) => println!("# {}\n{text}", path.display()),
+                Content::File(text) | Content::Edit { text, .. } => {
+                    println!("# {}\n{text}", path.display());
+                }
                 Content::Link(to) => println!("# {} -> {}\n", path.display(), to.display()),
             }
         }
@@ -229,14 +263,28 @@ impl Plan {
     }
 
     fn tell(&self, root: &Path) {
-        for planned in &self.files {
-            say!(
-                "installed {}",
-                manifest::in_root(root, &planned.path).display()
-            );
+        for Planned { path, content } in &self.files {
+            let path = manifest::in_root(root, path);
+            match content {
+                Content::Edit { .. } => say!("put the parameters into {}", path.display()),
+                _ => say!("installed {}", path.display()),
+            }
         }
         for next in &self.next {
             say!("then: {next}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_of_an_installation_before_is_still_needed() {
+        assert!(stands_still("0\n", "quiet"));
+        assert!(stands_still("10\n", "quiet panic=10"));
+        assert!(!stands_still("10\n", "quiet"), "by sysctl");
+        assert!(!stands_still("1\n", "quiet panic=1"));
     }
 }
