@@ -421,9 +421,13 @@ Example:
   outlive disable shop http:request 'db:*'
   outlive enable shop db
 
-Without an event the program's events are listed with their switches. A program's event is known when
-the program has come to it for the first time.")]
+Without an event the program's events are listed with their switches. A program's event has a switch when
+the program has come to it for the first time; which ones are on from the start, the program says
+(`Builder::events`).")]
 pub(crate) struct SwitchArgs {
+    /// One JSON object per event
+    #[arg(long)]
+    pub(crate) json: bool,
     /// The program, by the name of its instance
     #[arg(value_name = "NAME")]
     pub(crate) name: String,

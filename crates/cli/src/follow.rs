@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use outlive_event::{Catalog, Formatter};
+use outlive_event::{Catalog, EventFormat, Formatter};
 use outlive_ring::{LiveReader, Missed};
 use outlive_trace::Mapping;
 use outlive_trace::view::{LiveRegion, Trust, ViewEvent};
@@ -44,15 +44,20 @@ pub(crate) fn run(
     let file = LiveRegion::open(place)?;
     let readers = file.readers();
     let nr_cpus = readers.len();
-    selection.check_cpu(nr_cpus)?;
     let catalog = file.catalog();
+    // A program's buffers are not those of CPUs: each of its events has its own. It may have none yet.
+    let is_of_cpus =
+        catalog.events().next().is_some() && !catalog.events().any(EventFormat::has_cpu);
+    if is_of_cpus {
+        selection.check_cpu(nr_cpus)?;
+    }
     selection.check_events(&catalog, nr_cpus)?;
     let clock = file.run().map_or(String::new(), |run| run.clock);
     let mut follower = Follower {
         cpus: readers
             .into_iter()
             .zip(0..)
-            .filter(|(_, cpu)| selection.cpu.is_none_or(|only| only == *cpu))
+            .filter(|(_, cpu)| !is_of_cpus || selection.has_cpu(*cpu))
             .map(|(reader, cpu)| Queue::new(cpu, reader))
             .collect(),
         file: &file,
@@ -163,7 +168,8 @@ impl Follower<'_> {
             let Some(event) = self.cpus[i].pop(&self.catalog) else {
                 continue;
             };
-            if is_wanted(wanted.as_ref(), event.cpu, event.payload) {
+            let is_wanted = is_wanted(wanted.as_ref(), event.cpu, event.payload);
+            if is_wanted && self.selection.has_cpu(event.cpu) {
                 lines.push(&mut self.text, &event)?;
             } else {
                 let missed = event.missed;

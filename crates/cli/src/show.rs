@@ -71,6 +71,11 @@ impl Selection {
         Wanted::listed(catalog, self.event.as_ref())
     }
 
+    /// Whether a CPU's events are wanted.
+    pub(crate) fn has_cpu(&self, cpu: u32) -> bool {
+        self.cpu.is_none_or(|only| only == cpu)
+    }
+
     /// Refuses a CPU that is not there.
     pub(crate) fn check_cpu(&self, nr_cpus: usize) -> Result<()> {
         match self.cpu {

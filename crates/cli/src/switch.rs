@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result, bail};
 use outlive_trace::cmdline::EventToken;
 use outlive_trace::{EventSwitch, Switches};
+use serde_json::json;
 
 use crate::args::{Args, SwitchArgs};
 use crate::exit;
@@ -30,6 +31,11 @@ pub(crate) fn run(args: &Args, switch: &SwitchArgs, is_on: bool) -> Result<u8> {
     }
     let mut out = std::io::stdout().lock();
     for event in events {
+        if switch.json {
+            let event = json!({"system": event.system, "event": event.name, "on": event.is_on});
+            writeln!(out, "{event}")?;
+            continue;
+        }
         let state = if event.is_on { "on " } else { "off" };
         writeln!(out, "{state}  {}:{}", event.system, event.name)?;
     }
@@ -51,7 +57,8 @@ fn check(tokens: &[EventToken], events: &[EventSwitch]) -> Result<()> {
         .map(|event| format!("{}:{}", event.system, event.name))
         .collect();
     bail!(
-        "no event {:?}: the program has come to {} so far",
+        "no event {:?}: the program has come to {} so far. An event gets its switch when the program \
+         comes to it: try again then, or have the program start with it on or off (`Builder::events`)",
         token.as_str(),
         if known.is_empty() {
             "none".to_owned()

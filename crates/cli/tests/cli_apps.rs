@@ -1,9 +1,16 @@
 //! The commands on a program that records for itself, while it runs and afterwards.
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
 use outlive::{Backing, Recorder, event};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::Value;
+
+/// Where the child of a test finds its state folder.
+const STATE: &str = "OUTLIVE_TEST_STATE";
 
 fn outlive(state: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
@@ -71,10 +78,37 @@ fn a_program_is_found_by_its_name_shown_and_switched() {
         "{json}"
     );
 
+    let json = |args: &[&str]| -> Vec<Value> {
+        let text = stdout(state, args);
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    assert_eq!(
+        json(&["disable", "shop", "--json", "db"]),
+        [serde_json::json!({"system": "db", "event": "query", "on": false})]
+    );
+    let listed = json(&["enable", "shop", "--json"]);
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|event| (&event["event"], &event["on"]))
+        .collect();
+    assert_eq!(listed.len(), 2);
+    assert!(listed[0].0 == "order" && *listed[0].1 == true, "{listed:?}");
+    assert!(
+        listed[1].0 == "query" && *listed[1].1 == false,
+        "{listed:?}"
+    );
+
     let wrong = outlive(state, &["enable", "shop", "shop:odrer"]);
     let stderr = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(
         !wrong.status.success() && stderr.contains("shop:order, db:query"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("try again then") && stderr.contains("Builder::events"),
         "{stderr}"
     );
 
@@ -93,4 +127,156 @@ fn a_program_is_found_by_its_name_shown_and_switched() {
     let kept = again.unwrap().previous().unwrap().generation().seq();
     let text = stdout(state, &["show", &format!("shop/{kept}")]);
     assert!(text.contains("order: id=3 customer=Ada"), "{text}");
+}
+
+/// A program that records an order for each line it reads, on the last CPU that it may use, and ends
+/// with its input. It does nothing when it is run by itself.
+#[test]
+fn child_takes_orders() {
+    let Some(state) = std::env::var_os(STATE) else {
+        return;
+    };
+    let mut only = CpuSet::new();
+    only.set(last_cpu());
+    sched_setaffinity(None, &only).unwrap();
+    let recorder = Recorder::builder("shop")
+        .state(PathBuf::from(state))
+        .backing(Backing::File)
+        .start()
+        .unwrap();
+    println!("ready");
+    for line in std::io::stdin().lines() {
+        order(line.unwrap().parse().unwrap());
+    }
+    drop(recorder);
+}
+
+fn last_cpu() -> usize {
+    let may_use = sched_getaffinity(None).unwrap();
+    let last = (0..CpuSet::MAX_CPU).rev().find(|&cpu| may_use.is_set(cpu));
+    last.unwrap()
+}
+
+/// That program, and a process that follows it.
+struct Followed {
+    program: Child,
+    orders: Option<ChildStdin>,
+    follower: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+    next: u64,
+}
+
+impl Followed {
+    fn start(state: &Path, args: &[&str]) -> Self {
+        let child = [
+            "--exact",
+            "child_takes_orders",
+            "--nocapture",
+            "--test-threads=1",
+        ];
+        let mut program = Command::new(std::env::current_exe().unwrap())
+            .args(child)
+            .env(STATE, state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(program.stdout.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("ready")));
+        // The rest of what it says is for nobody, and must not be refused.
+        std::thread::spawn(move || said.for_each(drop));
+        let mut follower = Command::new(env!("CARGO_BIN_EXE_outlive"))
+            .arg("--state")
+            .arg(state)
+            .args(["show", "shop", "--follow", "--json"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut followed = Self {
+            orders: program.stdin.take(),
+            lines: BufReader::new(follower.stdout.take().unwrap()).lines(),
+            program,
+            follower,
+            next: 0,
+        };
+        // It has found the program running then.
+        while followed.rights(state).is_empty() {
+            assert_eq!(followed.follower.try_wait().unwrap(), None);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        followed
+    }
+
+    /// With what rights the follower has mapped the region.
+    fn rights(&self, state: &Path) -> Vec<String> {
+        let maps = format!("/proc/{}/maps", self.follower.id());
+        let maps = std::fs::read_to_string(maps).unwrap();
+        let state = state.to_str().unwrap();
+        let of_region = maps.lines().filter(|line| line.contains(state));
+        let rights = of_region.map(|line| line.split(' ').nth(1).unwrap());
+        rights.map(str::to_owned).collect()
+    }
+
+    /// Has the program record so many more.
+    fn order(&mut self, count: u64) {
+        for id in self.next..self.next + count {
+            writeln!(self.orders.as_mut().unwrap(), "{id}").unwrap();
+        }
+        self.next += count;
+    }
+
+    fn next_id(&mut self) -> Option<u64> {
+        let line = self.lines.next()?.unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        Some(
+            event["fields"]["id"]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{line}")),
+        )
+    }
+
+    /// Ends the program, and returns what the follower still prints.
+    fn end(mut self) -> Vec<u64> {
+        self.orders = None;
+        assert!(self.program.wait().unwrap().success());
+        let rest = std::iter::from_fn(|| self.next_id()).collect();
+        assert!(self.follower.wait().unwrap().success());
+        rest
+    }
+}
+
+#[test]
+fn all_events_of_a_running_program_are_followed_by_a_reader_that_cannot_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut followed = Followed::start(folder.path(), &[]);
+    for _ in 0..3 {
+        let first = followed.next;
+        followed.order(500);
+        // They come while the program waits for more.
+        for id in first..first + 500 {
+            assert_eq!(followed.next_id(), Some(id));
+        }
+    }
+    let rights = followed.rights(folder.path());
+    let cannot_write = rights.iter().all(|rights| rights.starts_with("r--"));
+    assert!(cannot_write && !rights.is_empty(), "{rights:?}");
+    followed.order(700);
+    assert_eq!(followed.end(), (1500..2200).collect::<Vec<_>>());
+}
+
+/// A program's events lie in the lanes of its threads, whatever CPU they ran on.
+#[test]
+fn one_cpus_events_of_a_running_program_are_followed() {
+    let cpu = last_cpu();
+    for (asked, ids) in [(cpu, 0..100), (cpu + 1, 0..0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut followed = Followed::start(folder.path(), &["--cpu", &asked.to_string()]);
+        followed.order(100);
+        assert_eq!(
+            followed.end(),
+            ids.collect::<Vec<_>>(),
+            "CPU {asked} of {cpu}"
+        );
+    }
 }
