@@ -171,6 +171,106 @@ fn json_has_all_of_it() {
     assert_eq!(json["events"], 8);
 }
 
+/// A program with a thousand spans of one thread open, one inside of the other, and one of each of so
+/// many other threads.
+fn descend(state: &std::ffi::OsStr, threads: u32) {
+    let _recorder = Recorder::builder("shop")
+        .state(PathBuf::from(state))
+        .backing(Backing::File)
+        .lanes(32)
+        .start()
+        .unwrap();
+    for thread in 0..threads {
+        let begin = move || std::mem::forget(span!("shop:work", thread = thread));
+        std::thread::spawn(begin).join().unwrap();
+    }
+    for level in 0..1000u32 {
+        std::mem::forget(span!("shop:descent", level = level));
+    }
+    println!("ready");
+    std::io::stdout().flush().unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Does nothing when it is run by itself.
+#[test]
+fn child_is_killed_inside_of_a_thousand_spans() {
+    if let Some(state) = std::env::var_os(STATE) {
+        descend(&state, 3);
+    }
+}
+
+/// Does nothing when it is run by itself.
+#[test]
+fn child_is_killed_inside_of_spans_of_many_threads() {
+    if let Some(state) = std::env::var_os(STATE) {
+        descend(&state, 20);
+    }
+}
+
+/// The lines of open spans, and how many spans they say that there are.
+fn open_spans(text: &str) -> (Vec<&str>, usize) {
+    assert!(text.lines().count() < 80, "{text}");
+    let (_, spans) = text.split_once("\nopen spans\n").unwrap();
+    let (spans, _) = spans.split_once("\nlast events").unwrap();
+    let lines = shape(spans);
+    let more = |line: &str| {
+        line.strip_prefix("and ")?
+            .split(' ')
+            .next()?
+            .parse::<usize>()
+            .ok()
+    };
+    let more: usize = lines.iter().filter_map(|line| more(line)).sum();
+    let shown = lines.iter().filter(|line| line.contains("  (for "));
+    let all = shown.count() + more;
+    (lines, all)
+}
+
+#[test]
+fn a_thousand_open_spans_fit_one_screen_and_json_has_them_all() {
+    let state = tempfile::tempdir().unwrap();
+    killed_in("child_is_killed_inside_of_a_thousand_spans", state.path());
+    let text = stdout(outlive(state.path(), &["last", "shop"]));
+    let (lines, all) = open_spans(&text);
+    assert_eq!(all, 1003, "{text}");
+    let of_descent = lines.iter().filter_map(|line| {
+        let level = line.strip_prefix("shop:descent level=")?;
+        level.split(' ').next()?.parse::<u32>().ok()
+    });
+    let outermost_and_newest = [0, 1, 2, 994, 995, 996, 997, 998, 999];
+    assert_eq!(
+        of_descent.collect::<Vec<_>>(),
+        outermost_and_newest,
+        "{text}"
+    );
+    let json = json(state.path(), "shop");
+    assert_eq!(json["open_spans"].as_array().unwrap().len(), 1003);
+}
+
+#[test]
+fn of_many_threads_those_with_the_newest_spans_are_shown() {
+    let state = tempfile::tempdir().unwrap();
+    killed_in(
+        "child_is_killed_inside_of_spans_of_many_threads",
+        state.path(),
+    );
+    let text = stdout(outlive(state.path(), &["last", "shop"]));
+    let (lines, all) = open_spans(&text);
+    assert_eq!(all, 1020, "{text}");
+    let has = |start: &str| lines.iter().any(|line| line.starts_with(start));
+    assert!(
+        has("shop:descent level=999 ") && has("shop:work thread=19 "),
+        "{text}"
+    );
+    assert!(
+        !has("shop:work thread=0 ") && has("and 9 more of 9 threads"),
+        "{text}"
+    );
+}
+
 /// A program that says by `tracing` what it does. It does nothing when it is run by itself.
 #[test]
 fn child_is_killed_inside_of_a_tracing_span() {

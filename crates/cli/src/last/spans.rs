@@ -54,18 +54,36 @@ impl Spans {
     }
 }
 
-/// How many of a span's ancestors are open. `spans` are all open ones.
-pub(super) fn depth(spans: &[Span], span: &Span) -> usize {
-    let mut parent = span.parent;
-    let mut depth = 0;
-    // A forged region may have a ring of parents.
-    while let Some(outer) = spans.iter().find(|span| span.id == parent)
-        && depth < spans.len()
-    {
-        depth += 1;
-        parent = outer.parent;
+/// The open spans that others are inside of, by id: their parents.
+#[derive(Debug)]
+pub(super) struct Parents(HashMap<u64, u64>);
+
+impl Parents {
+    pub(super) fn of(spans: &[Span]) -> Self {
+        Self(spans.iter().map(|span| (span.id, span.parent)).collect())
     }
-    depth
+
+    /// How many of a span's ancestors are open; more than `most` are not counted.
+    pub(super) fn depth(&self, span: &Span, most: usize) -> usize {
+        let outer = |id: &u64| self.0.get(id).copied();
+        let ancestors = std::iter::successors(Some(span.parent), outer);
+        // A forged region may have a ring of parents.
+        let open = ancestors.filter(|id| self.0.contains_key(id));
+        open.take(most).count()
+    }
+}
+
+/// Of so many spans of each thread, how many there is room for: what one does not need is the
+/// others'. There is room for one of each.
+pub(super) fn shares(counts: &[usize], room: usize) -> Vec<usize> {
+    let mut by_count: Vec<usize> = (0..counts.len()).collect();
+    by_count.sort_by_key(|&thread| counts[thread]);
+    let (mut shares, mut room) = (vec![0; counts.len()], room);
+    for (done, thread) in by_count.into_iter().enumerate() {
+        shares[thread] = counts[thread].min(room / (counts.len() - done));
+        room -= shares[thread];
+    }
+    shares
 }
 
 #[cfg(test)]
@@ -100,6 +118,29 @@ mod tests {
             spans.begin(id, parent, at(id));
         }
         let open = spans.open(0);
-        assert!(open.iter().all(|span| depth(&open, span) <= open.len()));
+        let parents = Parents::of(&open);
+        assert!(open.iter().all(|span| parents.depth(span, 8) == 8));
+    }
+
+    #[test]
+    fn depth_is_the_number_of_open_ancestors() {
+        let mut spans = Spans::default();
+        for (id, parent) in [(1, 0), (2, 1), (3, 2), (4, 9)] {
+            spans.begin(id, parent, at(id));
+        }
+        let open = spans.open(0);
+        let parents = Parents::of(&open);
+        let depths: Vec<_> = open.iter().map(|span| parents.depth(span, 8)).collect();
+        assert_eq!(depths, [0, 1, 2, 0]);
+        assert_eq!(parents.depth(&open[2], 1), 1);
+    }
+
+    #[test]
+    fn room_that_a_thread_does_not_need_is_the_others() {
+        assert_eq!(shares(&[1000], 12), [12]);
+        assert_eq!(shares(&[1000, 1, 2], 12), [9, 1, 2]);
+        assert_eq!(shares(&[50, 50, 1], 12), [5, 6, 1]);
+        assert_eq!(shares(&[9; 12], 12), [1; 12]);
+        assert_eq!(shares(&[3, 2], 12), [3, 2]);
     }
 }

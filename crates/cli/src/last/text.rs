@@ -1,5 +1,7 @@
 //! `last` as text: one screen.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
 
@@ -11,7 +13,7 @@ use outlive_trace::Verdict;
 use super::end::{End, Lost};
 use super::kept::{Kept, Recent};
 use super::others::{Other, Others};
-use super::spans::{Span, depth};
+use super::spans::{Parents, Span, shares};
 use super::tasks::{Doing, Task};
 use crate::show::push_doubt;
 use crate::units;
@@ -22,6 +24,8 @@ const NAMES: usize = 11;
 const EVENT_LINES: usize = 24;
 /// Spans and tasks of a kind that are shown.
 const SHOWN: usize = 12;
+/// Spans around a span that it is indented for.
+const DEPTH: usize = 8;
 /// Lines of a message that are shown.
 const MESSAGE_LINES: usize = 8;
 
@@ -282,41 +286,56 @@ impl Text<'_, '_> {
         Ok(())
     }
 
+    /// Of the threads with the newest spans, the outermost and the newest ones.
     fn spans(&self, out: &mut impl Write) -> Result<()> {
         let spans = &self.end.spans;
         if spans.is_empty() {
             return Ok(());
         }
         writeln!(out, "\nopen spans")?;
-        let mut pids: Vec<i32> = spans.iter().map(|span| span.begin.pid()).collect();
-        pids.sort_unstable();
-        pids.dedup();
-        let mut shown = 0;
-        for pid in pids {
-            let of_thread: Vec<&Span> = spans.iter().filter(|s| s.begin.pid() == pid).collect();
-            if shown >= SHOWN {
-                continue;
+        let parents = Parents::of(spans);
+        let mut threads: BTreeMap<i32, Vec<&Span>> = BTreeMap::new();
+        for span in spans {
+            threads.entry(span.begin.pid()).or_default().push(span);
+        }
+        let mut threads: Vec<_> = threads.into_iter().collect();
+        let newest = |(_, spans): &(i32, Vec<&Span>)| spans.last().map(|span| span.begin.time);
+        threads.sort_by_key(|thread| Reverse(newest(thread)));
+        let left_out = threads.split_off(threads.len().min(SHOWN));
+        threads.sort_by_key(|(pid, _)| *pid);
+        let counts: Vec<usize> = threads.iter().map(|(_, spans)| spans.len()).collect();
+        for ((pid, spans), room) in threads.iter().zip(shares(&counts, SHOWN)) {
+            writeln!(out, "  {}", self.thread(*pid))?;
+            // The innermost is what the thread does, the outermost why.
+            let outermost = room / 3;
+            let newest = spans.len() - (room - outermost);
+            for span in &spans[..outermost] {
+                self.span(out, &parents, span)?;
             }
-            writeln!(out, "  {}", self.thread(pid))?;
-            for span in of_thread {
-                self.span(out, span)?;
-                shown += 1;
+            if newest > outermost {
+                writeln!(out, "    and {} more: --json has all", newest - outermost)?;
+            }
+            for span in &spans[newest..] {
+                self.span(out, &parents, span)?;
             }
         }
-        match spans.len() - shown {
+        match left_out.iter().map(|(_, spans)| spans.len()).sum() {
             0 => Ok(()),
-            more => Ok(writeln!(out, "  and {more} more: --json has all")?),
+            more => {
+                let of = units::count(left_out.len(), "thread");
+                Ok(writeln!(out, "  and {more} more of {of}: --json has all")?)
+            }
         }
     }
 
-    fn span(&self, out: &mut impl Write, span: &Span) -> Result<()> {
+    fn span(&self, out: &mut impl Write, parents: &Parents, span: &Span) -> Result<()> {
         let catalog = &self.end.view.catalog;
         let begin = span.begin.event();
         let id = outlive_event::event_id(begin.payload);
         let Some(format) = id.and_then(|id| catalog.event(id)) else {
             return Ok(());
         };
-        let indent = 4 + 2 * depth(&self.end.spans, span).min(8);
+        let indent = 4 + 2 * parents.depth(span, DEPTH);
         let doubt = match span.is_certain {
             true => "",
             false => "; its end may be lost",
