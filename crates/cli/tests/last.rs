@@ -271,6 +271,40 @@ fn of_many_threads_those_with_the_newest_spans_are_shown() {
     );
 }
 
+/// What a supervisor records whose control group does not count. Does nothing when it is run by itself.
+#[test]
+fn child_supervises_where_the_machine_counts() {
+    let Some(state) = std::env::var_os(STATE) else {
+        return;
+    };
+    let recorder = Recorder::builder("web.run").state(PathBuf::from(state));
+    let _recorder = recorder.backing(Backing::File).start().unwrap();
+    event!(
+        "run:exit",
+        program_pid = 7u32,
+        code = -1i32,
+        signal = 9i32,
+        signal_name = "SIGKILL",
+        core_dumped = false,
+        oom_kills = 2u64,
+        oom_scope = "machine"
+    );
+    println!("ready");
+    std::io::stdout().flush().unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn kills_that_were_counted_on_the_machine_are_told_so() {
+    let state = tempfile::tempdir().unwrap();
+    killed_in("child_supervises_where_the_machine_counts", state.path());
+    let text = stdout(outlive(state.path(), &["last", "web.run"]));
+    let told = ": killed by signal 9 SIGKILL; 2 killed for want of memory on the machine";
+    assert!(text.contains(told), "{text}");
+}
+
 /// A program that says by `tracing` what it does. It does nothing when it is run by itself.
 #[test]
 fn child_is_killed_inside_of_a_tracing_span() {

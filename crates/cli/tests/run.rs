@@ -792,6 +792,68 @@ os.posix_spawn('/bin/true', ['true'], {}, file_actions=[stdin])";
     std::fs::write(pipe, "").unwrap();
 }
 
+/// What the documents say of a program that writes to its standard error behind its supervisor's death.
+#[test]
+fn program_without_its_supervisor_finds_a_closed_pipe_where_its_words_were_kept() {
+    let survives = |options: &[&str], script: &str| {
+        let state = State::new();
+        let script = format!("echo ready; read go; {script} echo word >&2; echo survived");
+        let args = [
+            &["run", "--name", "web"],
+            options,
+            &["--", "sh", "-c", &script],
+        ]
+        .concat();
+        let mut supervisor = state
+            .command(&args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut go = supervisor.stdin.take().unwrap();
+        let mut said = BufReader::new(supervisor.stdout.take().unwrap()).lines();
+        assert_eq!(said.next().unwrap().unwrap(), "ready");
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+        writeln!(go, "go").unwrap();
+        said.next().map(Result::unwrap).as_deref() == Some("survived")
+    };
+    assert!(!survives(&[], ""));
+    assert!(survives(&[], "trap '' PIPE;"));
+    assert!(survives(&["--no-stderr"], ""));
+}
+
+/// Each thread of the supervisor has a part of the ring of its own.
+#[test]
+fn start_and_end_of_a_program_that_says_much_are_there() {
+    let state = State::new();
+    let script =
+        "trap : USR1; kill -USR1 $PPID; yes a line of some length | head -c 3000000 >&2; exit 3";
+    let output = state.outlive(&["run", "--name", "web", "--", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(3), "{:?}", output.status);
+    assert_eq!(output.stderr.len(), 3_000_000);
+    let shown = state.stdout(&["show", "web.run", "--event", "run:start", "--json"]);
+    let start: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(start["fields"]["arguments"], format!("-c {script}"));
+    let last = state.last("web");
+    assert!(
+        last["lost"]["overwritten"].as_u64() > Some(10_000),
+        "{last}"
+    );
+    assert_eq!(last["program_end"]["fields"]["code"], 3);
+    assert_eq!(last["messages"].as_array().unwrap().len(), 8);
+    let text = state.stdout(&["last", "web"]);
+    let pid = &start["fields"]["program_pid"];
+    for told in [
+        "web.run: exit code 3, ",
+        &format!("sh, pid {pid} under supervisor"),
+        " start: program_pid=",
+    ] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+}
+
 /// Nothing of it needs root.
 #[test]
 fn anybody_may_run_a_program() {
@@ -848,9 +910,14 @@ fn a_kill_for_want_of_memory_is_told() {
         .unwrap();
     assert_eq!(output.status.code(), Some(128 + 9), "{output:?}");
     let last = state.last("eater");
-    assert_eq!(last["program_end"]["fields"]["oom_kills"], 1, "{last}");
+    let end = &last["program_end"]["fields"];
+    assert_eq!(
+        (&end["oom_kills"], &end["oom_scope"]),
+        (&1.into(), &"control group".into())
+    );
     let text = state.stdout(&["last", "eater"]);
-    assert!(text.contains("1 killed for want of memory"), "{text}");
+    let told = "1 killed for want of memory in its control group";
+    assert!(text.contains(told), "{text}");
 }
 
 /// A control group with little memory.

@@ -15,6 +15,7 @@ use super::kept::{Kept, Recent};
 use super::others::{Other, Others};
 use super::spans::{Parents, Span, shares};
 use super::tasks::{Doing, Task};
+use crate::run::oom::ON_MACHINE;
 use crate::show::push_doubt;
 use crate::units;
 
@@ -125,7 +126,11 @@ impl Text<'_, '_> {
             how += ", core dumped";
         }
         if let Some(kills @ 1..) = self.number(exit, "oom_kills") {
-            how += &format!("; {kills} killed for want of memory in its control group");
+            let place = match self.field(exit, "oom_scope").as_deref() {
+                Some(ON_MACHINE) => "on the machine",
+                _ => "in its control group",
+            };
+            how += &format!("; {kills} killed for want of memory {place}");
         }
         how
     }

@@ -5,7 +5,7 @@
 //! it ends goes into a second region, `NAME.run`, which the program cannot reach. Both are kept by
 //! the next start of the same name, whoever of the two was killed.
 
-mod oom;
+pub(crate) mod oom;
 mod sched;
 mod signals;
 mod stderr;
@@ -123,7 +123,7 @@ fn supervise(args: &Args, run: &RunArgs) -> Result<u8> {
             }
             // From here on the program's exit code is what counts: what fails is said.
             if let Some(status) = watch(&mut child, signals) {
-                record_end(child.id(), status, oom_kills.so_far());
+                record_end(child.id(), status, &oom_kills);
                 if let Some(signal @ 1..) = status.signal() {
                     let signal_name = signals::name(signal);
                     let ended = format!("{program} was killed by signal {signal} {signal_name}");
@@ -201,7 +201,7 @@ fn said<T, E: std::fmt::Display>(result: Result<T, E>, what: &str) -> Option<T> 
         .ok()
 }
 
-fn record_end(pid: u32, status: ExitStatus, oom_kills: Option<u64>) {
+fn record_end(pid: u32, status: ExitStatus, oom_kills: &OomKills) {
     if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
         record_usage(&usage);
     }
@@ -214,7 +214,8 @@ fn record_end(pid: u32, status: ExitStatus, oom_kills: Option<u64>) {
         signal_name = signals::name(signal),
         core_dumped = status.core_dumped(),
         // Where the system does not tell: none that is known.
-        oom_kills = oom_kills.unwrap_or(0)
+        oom_kills = oom_kills.so_far().unwrap_or(0),
+        oom_scope = oom_kills.scope()
     );
 }
 

@@ -3,6 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Counts those of the machine.
+const MACHINE: &str = "/proc/vmstat";
+/// Where they are counted then.
+pub(crate) const ON_MACHINE: &str = "machine";
+
 /// Counts the OOM kills of the control group that this process and its children are in; where
 /// that does not count them, those of the machine.
 #[derive(Debug)]
@@ -14,12 +19,14 @@ pub(super) struct OomKills {
 impl OomKills {
     pub(super) fn begin() -> Self {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let counted = files(&groups).into_iter().find_map(|file| {
-            let before = count(&file)?;
-            Some(Self {
-                file,
-                before: Some(before),
-            })
+        Self::of(files(&groups))
+    }
+
+    /// Those that the first of these files counts that does.
+    fn of(files: Vec<PathBuf>) -> Self {
+        let counted = files.into_iter().find_map(|file| {
+            let before = Some(count(&file)?);
+            Some(Self { file, before })
         });
         counted.unwrap_or_else(|| Self {
             file: PathBuf::new(),
@@ -30,6 +37,15 @@ impl OomKills {
     /// Kills since the beginning; `None` where the system does not count them.
     pub(super) fn so_far(&self) -> Option<u64> {
         count(&self.file)?.checked_sub(self.before?)
+    }
+
+    /// Where they are counted: one on the whole machine need not be of the program.
+    pub(super) fn scope(&self) -> &'static str {
+        match self.file.to_str() {
+            Some("") => "",
+            Some(MACHINE) => ON_MACHINE,
+            _ => "control group",
+        }
     }
 }
 
@@ -48,7 +64,7 @@ fn files(groups: &str) -> Vec<PathBuf> {
         }
     };
     let groups = groups.lines().filter_map(of_group);
-    groups.chain([PathBuf::from("/proc/vmstat")]).collect()
+    groups.chain([PathBuf::from(MACHINE)]).collect()
 }
 
 fn count(file: &Path) -> Option<u64> {
@@ -74,6 +90,23 @@ mod tests {
                 "/proc/vmstat"
             ]
         );
+    }
+
+    #[test]
+    fn kills_are_those_of_the_first_file_that_counts_since_the_beginning() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "oom_kill 2\n").unwrap();
+        let kills = OomKills::of(vec!["/none".into(), file.path().into(), MACHINE.into()]);
+        assert_eq!((kills.so_far(), kills.scope()), (Some(0), "control group"));
+        fs::write(file.path(), "oom_kill 5\n").unwrap();
+        assert_eq!(kills.so_far(), Some(3));
+        let of_machine = OomKills {
+            file: MACHINE.into(),
+            before: Some(0),
+        };
+        assert_eq!(of_machine.scope(), ON_MACHINE);
+        let of_nobody = OomKills::of(vec!["/none".into()]);
+        assert_eq!((of_nobody.so_far(), of_nobody.scope()), (None, ""));
     }
 
     #[test]
