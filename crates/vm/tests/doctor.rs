@@ -159,7 +159,11 @@ fn kernels_instances_are_judged_and_left_as_they_are() {
              $doctor --prove \"$line\" > /out/nothing 2>&1
              snapshot > /out/after
              outlive --state /state/own doctor --prove --json --area x=mem:{address} \\
-                 'reserve_mem=8M:4096:x trace_instance=own@x,sched' > /out/own 2> /out/proof"
+                 'reserve_mem=8M:4096:x trace_instance=own@x,sched' > /out/own 2> /out/proof
+             cd /sys/kernel/tracing/instances
+             cat boot_mapped/trace_clock > /out/traps
+             echo local > boot_mapped/trace_clock; grep -c sched_switch boot_mapped/trace >> /out/traps
+             rmdir other && mkdir other && ls other/last_boot_info >> /out/traps 2>&1"
         ),
     );
     assert!(second.text("nothing").unwrap().contains("nothing to prove"));
@@ -191,7 +195,19 @@ fn kernels_instances_are_judged_and_left_as_they_are() {
         "boot_mapped: persistent",
         "of the boot before, 1 MiB at 0x",
         "even one with a mistyped name",
+        // Once for both.
+        "boot_mapped, other: reading trace_pipe or trace_pipe_raw consumes it, and splice",
+        "boot_mapped, other: rmdir gives its memory away",
+        "boot_mapped, other: who maps trace_pipe_raw",
+        "boot_mapped, other: a write to trace_clock clears it",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }
+    // That it does: the clock is the one that was set, and the instance is an ordinary one.
+    let traps = second.text("traps").unwrap();
+    let [clock, events, removed] = traps.lines().collect::<Vec<_>>()[..] else {
+        panic!("{traps}")
+    };
+    assert!(clock.starts_with("[local]") && events == "0", "{traps}");
+    assert!(removed.contains("No such file"), "{traps}");
 }
