@@ -513,8 +513,8 @@ Example:
   outlive install --root /mnt/image --area trace=mem:0x10000000
 
 Writes /etc/outlive/cmdline, outlive.service and its link in sysinit.target.wants, and where the
-kernel needs parameters a drop-in for the boot loader. A file that is not as an installation left it
-is not overwritten: then nothing is installed. Without a command line the README's is taken.")]
+kernel needs parameters a drop-in for GRUB, or them behind those of /etc/kernel/cmdline. A file that is
+not as an installation left it is not overwritten: then nothing is installed. Without a command line the README's is taken.")]
 pub(crate) struct InstallArgs {
     #[command(flatten)]
     pub(crate) line: LineArgs,
@@ -541,7 +541,8 @@ pub(crate) struct InstallArgs {
 Example:
   outlive uninstall
 
-A file that was changed since is kept and named. What was recorded stays.")]
+A file that was changed since is kept and named; of /etc/kernel/cmdline the parameters are taken out,
+whatever else was changed. What was recorded stays.")]
 pub(crate) struct UninstallArgs {
     /// The file tree of another machine
     #[arg(long, value_name = "DIR")]

@@ -16,12 +16,16 @@ struct Rig {
 
 impl Rig {
     fn new(test: &str) -> Option<Self> {
+        Self::with_cpus(test, 1)
+    }
+
+    fn with_cpus(test: &str, cpus: u32) -> Option<Self> {
         if !outlive_vm::can_run(test) {
             return None;
         }
         let disk = Disk::new(64).unwrap();
         let kernel = Kernel::pinned("7.3.4").unwrap();
-        let machine = Machine::new(kernel, 1, 512).unwrap();
+        let machine = Machine::new(kernel, cpus, 512).unwrap();
         Some(Self { machine, disk })
     }
 
@@ -210,4 +214,33 @@ fn kernels_instances_are_judged_and_left_as_they_are() {
     };
     assert!(clock.starts_with("[local]") && events == "0", "{traps}");
     assert!(removed.contains("No such file"), "{traps}");
+}
+
+/// The kernel starts empty where the boot before could have another number of CPUs, and says nothing of
+/// it: the doctor, who has looked then, does.
+#[test]
+fn other_number_of_cpus_is_told_as_what_emptied_an_instance() {
+    let Some(mut rig) = Rig::with_cpus("cpus", 2) else {
+        return;
+    };
+    let line = "reserve_mem=1M:2M:a trace_instance=boot_mapped@a";
+    // A proof makes the state folder, in which the doctor remembers.
+    let look = "outlive --state /state/outlive doctor --prove \\
+                    'reserve_mem=512K:4096:x trace_instance=own@x,sched' > /out/proof 2>&1
+                $doctor --json \"$line\" > /out/report 2>/out/said
+                save; echo c > /proc/sysrq-trigger";
+    let mut traps = |line: &str| {
+        let outcome = rig.boot(line, look);
+        assert_eq!(outcome.end, End::Reset, "{}", outcome.console);
+        json(&outcome, "report")["checks"].to_string()
+    };
+    let one = traps(&format!("{line},sched nr_cpus=1"));
+    assert!(!one.contains("there can be"), "{one}");
+    let two = traps(line);
+    let told = "boot_mapped: there can be 2 CPUs, and 1 when the doctor last looked";
+    assert!(two.contains(told), "{two}");
+    assert!(
+        two.contains("boot_mapped: persistent, 0 events of the boot before"),
+        "{two}"
+    );
 }
