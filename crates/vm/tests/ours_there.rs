@@ -111,12 +111,16 @@ mod records {
         words(31, low, (time_stamp >> DELTA_BITS) as u32)
     }
 
-    /// An event whose length is in a word of its own.
+    /// An event, of which the length is in the header if it fits there.
     pub(super) fn event(delta: u64, payload: &[u8]) -> Vec<u8> {
-        let len = payload.len().next_multiple_of(4);
-        let mut record = words(0, delta, 4 + len as u32);
+        let size = outlive_ring::subbuf::record_size(payload.len());
+        let words_of_payload = (size as u32 - 4) / 4;
+        let mut record = match words_of_payload {
+            ..=28 => words(words_of_payload, delta, 0)[..4].to_vec(),
+            long => words(0, delta, 4 * long),
+        };
         record.extend_from_slice(payload);
-        record.resize(8 + len, 0);
+        record.resize(size, 0);
         record
     }
 
