@@ -81,7 +81,7 @@ pub(crate) fn run(
         follower.round(&mut output, is_last)?;
         output.flush()?;
         if is_last {
-            return Ok(());
+            return output.finish(&follower.catalog);
         }
         wait(pause, &stop);
     }

@@ -1,5 +1,6 @@
 //! `outlive info`: who wrote a region, how the run ended, its clocks and its counters.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
 
@@ -80,6 +81,9 @@ impl Info<'_> {
             None => self.write_kernel(out)?,
         }
         self.write_clocks(out)?;
+        if let Some(words) = self.view.unevaluated().in_words(&self.view.catalog) {
+            line(out, "print formats", words)?;
+        }
         for cpu in &self.view.cpus {
             // Lanes are many, and a program with few threads comes to few of them.
             if !(self.view.has_lanes() && cpu.is_untouched()) {
@@ -272,6 +276,8 @@ impl Info<'_> {
                 })
             })
             .collect();
+        let unevaluated = view.unevaluated();
+        let unevaluated = unevaluated.events(&view.catalog);
         json!({
             "verdict": self.verdict.word(),
             "ended_ns": summary::ended_ns(view),
@@ -283,6 +289,7 @@ impl Info<'_> {
             "clock_pairs": pairs,
             "drift_ppm": self.drift_ppm(),
             "last_ts": self.last_time(),
+            "unevaluated": unevaluated.collect::<BTreeMap<String, u64>>(),
             "cpus": cpus,
         })
     }

@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Write};
 
 use anyhow::Result;
-use outlive_event::{Formatter, HeaderCounts};
+use outlive_event::{EventFormat, Formatter, HeaderCounts, Unevaluated};
 use outlive_export::json;
 use outlive_trace::view::{SourceEvent, Sources, Timeline, View};
 
@@ -29,12 +29,13 @@ pub(crate) fn show(
         lines.write_header(&mut out)?;
     }
     let mut line = Vec::new();
+    let mut unevaluated = vec![Unevaluated::default(); sources.sources().len()];
     let mut events = sources.events();
     while let Some(next) = events.next_event() {
         line.clear();
         match look.json {
             true => json::write_merged(&mut line, &sources, &next)?,
-            false => lines.push(&mut line, &next)?,
+            false => unevaluated[next.source].count(lines.push(&mut line, &next)?),
         }
         out.write_all(&line)?;
     }
@@ -49,7 +50,13 @@ pub(crate) fn show(
         formatter.lost_events(&mut line, left.buffer, left.missed.count());
         lines.write_named(&mut out, source, &line)?;
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    for (source, unevaluated) in sources.sources().iter().zip(&unevaluated) {
+        if let Some(words) = unevaluated.in_words(&source.view.catalog) {
+            say!("{}: {words}", source.name);
+        }
+    }
+    Ok(())
 }
 
 /// Makes events into lines that begin with the name of their region.
@@ -103,17 +110,18 @@ impl<'s> MergedLines<'s> {
         Ok(())
     }
 
-    /// Appends an event, and before it what was lost there.
-    fn push(&self, out: &mut Vec<u8>, next: &SourceEvent<'_>) -> Result<()> {
+    /// Appends an event, and before it what was lost there. Returns what [`Formatter::record`] does.
+    fn push(&self, out: &mut Vec<u8>, next: &SourceEvent<'_>) -> Result<Option<&'s EventFormat>> {
         let event = &next.event;
         let formatter = &self.formatters[next.source];
         let mut text = Vec::new();
         show::push_lost(formatter, &mut text, event);
         let time = self.sources.time(next.source, event.text_time_stamp);
-        formatter.record(&mut text, event.cpu, time, event.payload);
+        let unevaluated = formatter.record(&mut text, event.cpu, time, event.payload);
         let catalog = &self.sources.sources()[next.source].view.catalog;
         show::push_doubt(catalog, &mut text, event);
-        self.write_named(out, next.source, &text)
+        self.write_named(out, next.source, &text)?;
+        Ok(unevaluated)
     }
 
     /// Writes lines with the name of their source before each.

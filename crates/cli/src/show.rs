@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use outlive_event::{Catalog, EventFormat, Formatter, HeaderCounts, TextOptions};
+use outlive_event::{Catalog, EventFormat, Formatter, HeaderCounts, TextOptions, Unevaluated};
 use outlive_export::json;
 use outlive_ring::Missed;
 use outlive_trace::cmdline::EventToken;
@@ -201,7 +201,7 @@ pub(crate) fn show(view: &View, selection: &Selection, look: Look, out: impl Wri
         write_in_turn(&workers, stretches.starts.len(), &lines, &mut output)
     })?;
     output.write_left(&lines, view)?;
-    output.flush()
+    output.finish(&view.catalog)
 }
 
 fn write_in_turn<W: Write>(
@@ -273,6 +273,8 @@ pub(crate) struct Text {
     firsts: Vec<First>,
     /// What is missing behind the last ones.
     left: Vec<LeftOver>,
+    /// Those that print their fields although they should not.
+    unevaluated: Unevaluated,
 }
 
 /// The first event of a buffer: what was before it is not known until all that goes before is
@@ -300,6 +302,7 @@ impl Text {
         self.bytes.clear();
         self.firsts.clear();
         self.left.clear();
+        self.unevaluated.clear();
     }
 }
 
@@ -323,7 +326,8 @@ impl<'v> Lines<'v> {
     /// Appends an event, and before it what was lost there.
     pub(crate) fn push(&self, text: &mut Text, event: &ViewEvent<'_>) -> Result<()> {
         let start = text.bytes.len();
-        self.append(&mut text.bytes, event, false)?;
+        let unevaluated = self.append(&mut text.bytes, event, false)?;
+        text.unevaluated.count(unevaluated);
         let is_of_buffer = |first: &First| first.event.buffer == event.buffer;
         if !text.firsts.iter().any(is_of_buffer) {
             text.firsts.push(First {
@@ -339,18 +343,25 @@ impl<'v> Lines<'v> {
     }
 
     /// Appends an event, and in a text what was lost before it, and whether its buffer starts here.
-    fn append(&self, out: &mut Vec<u8>, event: &ViewEvent<'_>, starts: bool) -> Result<()> {
+    /// Returns what [`Formatter::record`] does.
+    fn append(
+        &self,
+        out: &mut Vec<u8>,
+        event: &ViewEvent<'_>,
+        starts: bool,
+    ) -> Result<Option<&'v EventFormat>> {
         if self.look.json {
-            return Ok(json::write(out, self.catalog, event)?);
+            json::write(out, self.catalog, event)?;
+            return Ok(None);
         }
         push_lost(&self.formatter, out, event);
         if starts {
             self.formatter.buffer_started(out, event.buffer);
         }
         let (cpu, time) = (event.cpu, event.text_time_stamp);
-        self.formatter.record(out, cpu, time, event.payload);
+        let unevaluated = self.formatter.record(out, cpu, time, event.payload);
         push_doubt(self.catalog, out, event);
-        Ok(())
+        Ok(unevaluated)
     }
 }
 
@@ -377,6 +388,7 @@ pub(crate) struct Output<W: Write> {
     started: Option<Vec<u32>>,
     /// By buffer: what is missing behind the last event that was written.
     left: BTreeMap<u32, Missed>,
+    unevaluated: Unevaluated,
     out: W,
 }
 
@@ -385,6 +397,7 @@ impl<W: Write> Output<W> {
         Self {
             started: had_overrun.then(Vec::new),
             left: BTreeMap::new(),
+            unevaluated: Unevaluated::default(),
             out,
         }
     }
@@ -424,6 +437,7 @@ impl<W: Write> Output<W> {
             let both = Missed::sum(before, Some(left.missed));
             self.left.extend(both.map(|both| (left.buffer, both)));
         }
+        self.unevaluated.add(&text.unevaluated);
         Ok(self.out.write_all(&text.bytes[written..])?)
     }
 
@@ -457,5 +471,14 @@ impl<W: Write> Output<W> {
 
     pub(crate) fn flush(&mut self) -> Result<()> {
         Ok(self.out.flush()?)
+    }
+
+    /// Ends the output, and tells which events it has as fields only.
+    pub(crate) fn finish(mut self, catalog: &Catalog) -> Result<()> {
+        self.flush()?;
+        if let Some(words) = self.unevaluated.in_words(catalog) {
+            say!("{words}");
+        }
+        Ok(())
     }
 }

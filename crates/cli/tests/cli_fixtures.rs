@@ -303,6 +303,41 @@ fn what_is_no_region_exits_with_2() {
     }
 }
 
+/// Their fields are printed, and that is told at the end, by `info` too; not where fields are asked for.
+#[test]
+fn events_whose_print_format_cannot_be_evaluated_are_counted() {
+    let unpacked = Unpacked::golden().with_unevaluated_switch();
+    let (region, formats) = (unpacked.region.as_str(), unpacked.formats.as_str());
+    let run = |args: &[&str]| {
+        let output = outlive(&[args, &["--formats", formats]].concat());
+        assert!(output.status.success(), "{output:?}");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let (text, told) = run(&["show", region]);
+    let switches = text.matches(": sched_switch: ").count();
+    assert!(switches > 100, "{switches}");
+    let words = |n| {
+        format!(
+            "{n} events print their fields, as their print format cannot be evaluated: \
+             sched:sched_switch {n}\n"
+        )
+    };
+    assert_eq!(told, format!("outlive: {}", words(switches)));
+    assert_eq!(run(&["show", region, "--raw-fields"]).1, "");
+    assert_eq!(run(&["show", region, "--json"]).1, "");
+    assert_eq!(run(&["show", region, "--event", "sched_waking"]).1, "");
+
+    let (info, _) = run(&["info", region]);
+    assert!(info.contains(&words(switches)), "{info}");
+    let (info, _) = run(&["info", region, "--json"]);
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(
+        info["unevaluated"],
+        serde_json::json!({"sched:sched_switch": switches})
+    );
+}
+
 #[test]
 fn region_without_formats_says_once_what_would_decode_it() {
     let unpacked = Unpacked::golden();

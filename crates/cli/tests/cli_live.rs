@@ -289,6 +289,35 @@ fn a_supervised_program_and_the_kernel_are_shown_in_one_text() {
     }
 }
 
+/// An address of this event counts from a variable of the kernel. Of several regions, each tells for itself.
+#[test]
+fn events_that_print_their_fields_are_counted_by_region() {
+    let Some(mut rig) = Rig::new("unevaluated") else {
+        return;
+    };
+    rig.record_events("kmem:mm_page_free", "mm_page_free");
+    let ran = rig.run(&["run", "--name", "job", "--", "true"]);
+    assert!(ran.status.success(), "{ran:?}");
+    rig.end_recording();
+    let told_of = |names: &[&str], of: &str| {
+        let shown = rig.run(&[&["show"], names].concat());
+        let text = String::from_utf8_lossy(&shown.stdout);
+        let events = text.matches(": mm_page_free: ").count();
+        assert!(events > 0);
+        let words = format!(
+            "outlive: {of}{events} events print their fields, as their print format cannot be \
+             evaluated: kmem:mm_page_free {events}\n"
+        );
+        let stderr = String::from_utf8_lossy(&shown.stderr);
+        assert!(stderr.contains(&words), "{stderr}\n{words}");
+    };
+    told_of(&["boot_mapped"], "");
+    told_of(&["boot_mapped", "job.run"], "boot_mapped: ");
+    for app in outlive_trace::apps::list(&rig.state_path()).unwrap() {
+        let _ = std::fs::remove_dir_all(format!("/dev/shm/outlive-{}", app.id()));
+    }
+}
+
 /// `sql` answers while the recorder writes; afterwards it counts what `show` prints.
 #[test]
 fn sql_over_a_real_recording_counts_what_show_prints() {

@@ -146,6 +146,28 @@ fn what_a_damaged_region_lacks_is_in_the_tables() {
     exported.answers_as_sql_does(marked);
 }
 
+/// The text of an event whose print format cannot be evaluated is its fields: how many such texts there
+/// are, the run's row says.
+#[test]
+fn texts_that_are_fields_are_counted_in_the_tables() {
+    let of_switches = |unpacked: Unpacked| {
+        let exported = Exported::of_region(&unpacked);
+        let statement = "SELECT unevaluated, (SELECT count(*) FROM events \
+                         WHERE event = 'sched_switch') AS switches FROM runs";
+        let tables = exported.tables();
+        let said = script(&["sql", tables.to_str().unwrap(), statement])?;
+        Some((said[0]["unevaluated"].clone(), said[0]["switches"].clone()))
+    };
+    let Some((unevaluated, _)) = of_switches(Unpacked::golden()) else {
+        return;
+    };
+    assert_eq!(unevaluated, 0);
+    let (unevaluated, switches) =
+        of_switches(Unpacked::golden().with_unevaluated_switch()).unwrap();
+    assert_ne!(switches, 0);
+    assert_eq!(unevaluated, switches);
+}
+
 /// A loss that is before no event of those asked for has no row to stand in, so it is said, and the
 /// exit code tells.
 #[test]

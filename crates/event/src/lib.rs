@@ -58,6 +58,7 @@ mod record;
 mod symbol_fields;
 mod task_names;
 mod text;
+mod unevaluated;
 mod value;
 
 pub use catalog::{COMM_SIZE, Catalog, CatalogRecord, Kernel, RecordKind, Symbol, Symbols, Tasks};
@@ -72,4 +73,5 @@ pub use header_page::HeaderPage;
 pub use print_fmt::Program;
 pub use task_names::{TaskNamePlace, TaskNames};
 pub use text::{Formatter, HeaderCounts, TextOptions, event_id, pid};
+pub use unevaluated::Unevaluated;
 pub use value::{Array, Value};

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use outlive_event::{ColumnNames, EventFormat, Formatter, TextOptions, Value, event_id};
+use outlive_event::{
+    ColumnNames, EventFormat, Formatter, TextOptions, Unevaluated, Value, event_id,
+};
 use outlive_export::Error;
 use outlive_ring::Hole;
 use outlive_trace::view::{Source, ViewEvent};
@@ -33,6 +35,8 @@ pub(crate) struct Run<'v> {
     /// Number of the next event.
     seq: u64,
     text: Vec<u8>,
+    /// Events whose `text` is their fields.
+    unevaluated: Unevaluated,
 }
 
 impl<'v> Run<'v> {
@@ -51,6 +55,7 @@ impl<'v> Run<'v> {
             names: HashSet::new(),
             seq: 0,
             text: Vec::new(),
+            unevaluated: Unevaluated::default(),
         })
     }
 
@@ -69,7 +74,8 @@ impl<'v> Run<'v> {
         };
         self.seq += 1;
         self.text.clear();
-        self.formatter.text(&mut self.text, event.payload);
+        let unevaluated = self.formatter.text(&mut self.text, event.payload);
+        self.unevaluated.count(unevaluated);
         let text = self.text.strip_suffix(b"\n").unwrap_or(&self.text);
         let in_events = push(&mut self.events, common, text)?;
         let of_event = push(self.table_of(format)?, common, event.payload)?;
@@ -136,7 +142,9 @@ impl<'v> Run<'v> {
     }
 
     fn write_run(&self) -> Result<(), Error> {
-        let cells = run_cells(self.source, self.seq);
+        let mut cells = run_cells(self.source, self.seq);
+        let unevaluated = number(self.unevaluated.total());
+        cells.push(("unevaluated", Kind::Int, unevaluated));
         let column = |&(name, kind, _): &_| Column::new(name, kind, Pattern::Repeated);
         let columns = cells.iter().map(column).collect();
         let row = cells.into_iter().map(|(_, _, value)| value).collect();

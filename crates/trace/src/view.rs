@@ -16,6 +16,7 @@ mod part;
 mod raw;
 mod snapshot;
 mod sources;
+mod texts;
 mod trust;
 mod wanted;
 

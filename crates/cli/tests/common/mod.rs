@@ -59,6 +59,26 @@ impl Unpacked {
         )
     }
 
+    /// The same, decoded with a `print fmt` of `sched_switch` that calls a function of the kernel.
+    pub(crate) fn with_unevaluated_switch(self) -> Self {
+        let formats = self._folder.path().join("events");
+        let mut copy = Command::new("cp");
+        let status = copy
+            .arg("-r")
+            .args([&self.formats, formats.to_str().unwrap()]);
+        assert!(status.status().unwrap().success());
+        let format = formats.join("sched/sched_switch/format");
+        let text = std::fs::read_to_string(&format).unwrap();
+        let (fields, _) = text.split_once("print fmt: ").unwrap();
+        let print_fmt = "print fmt: \"%s\", kernel_says(REC->prev_pid)\n";
+        std::fs::remove_file(&format).unwrap();
+        std::fs::write(&format, format!("{fields}{print_fmt}")).unwrap();
+        Self {
+            formats: formats.to_str().unwrap().to_owned(),
+            ..self
+        }
+    }
+
     /// One of the regions of `fixtures/regions`, whose kernels crashed.
     pub(crate) fn of_crash(name: &str) -> Self {
         let folder = TempDir::new().unwrap();

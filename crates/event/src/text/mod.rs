@@ -106,12 +106,22 @@ impl<'a> Formatter<'a> {
     ///
     /// `ts` is the record's time stamp in the trace clock, in nanoseconds if
     /// [`TextOptions::clock_in_ns`]. `payload` are the bytes from the start of the trace entry.
-    pub fn record(&self, out: &mut Vec<u8>, cpu: u32, ts: u64, payload: &[u8]) {
+    ///
+    /// Returns the record's event if its fields are printed because its print format cannot be
+    /// evaluated, for [`Unevaluated`](crate::Unevaluated) to count.
+    pub fn record(
+        &self,
+        out: &mut Vec<u8>,
+        cpu: u32,
+        ts: u64,
+        payload: &[u8],
+    ) -> Option<&'a EventFormat> {
         self.head(out, cpu, ts, payload);
-        self.text(out, payload);
+        let unevaluated = self.text(out, payload);
         if out.last() != Some(&b'\n') {
             out.push(b'\n');
         }
+        unevaluated
     }
 
     /// Everything of a line up to the `: ` before the event's text.
@@ -181,31 +191,30 @@ impl<'a> Formatter<'a> {
     }
 
     /// Appends what stands behind the time of a record's line: its event's text, that of an ordinary
-    /// event with its line end.
-    pub fn text(&self, out: &mut Vec<u8>, payload: &[u8]) {
+    /// event with its line end. Returns what [`record`](Self::record) does.
+    pub fn text(&self, out: &mut Vec<u8>, payload: &[u8]) -> Option<&'a EventFormat> {
         if payload.len() < ENTRY_HEADER_SIZE {
             out.extend_from_slice(b"[record of ");
             push_u64(out, payload.len() as u64);
-            return out.extend_from_slice(b" bytes: too short for an event]");
+            out.extend_from_slice(b" bytes: too short for an event]");
+            return None;
         }
         let id = record::load(payload, 0, IntType::new(2, false)) as u16;
         let event = self.catalog.event(id);
         if self.push_static(out, id, event, payload) {
-            return;
+            return None;
         }
-        match event {
-            Some(event) => {
-                self.event_text(out, event, payload);
-                if event.is_cut(payload) {
-                    out.extend_from_slice(b" [cut]");
-                }
-                out.push(b'\n');
-            }
-            None => {
-                out.extend_from_slice(b"Unknown type ");
-                push_u64(out, u64::from(id));
-            }
+        let Some(event) = event else {
+            out.extend_from_slice(b"Unknown type ");
+            push_u64(out, u64::from(id));
+            return None;
+        };
+        let is_evaluated = self.event_text(out, event, payload);
+        if event.is_cut(payload) {
+            out.extend_from_slice(b" [cut]");
         }
+        out.push(b'\n');
+        (!is_evaluated).then_some(event)
     }
 
     /// The values that a record's text shows, each with the name before it, where the print format is
@@ -216,15 +225,19 @@ impl<'a> Formatter<'a> {
         program.ok()?.named_values(payload, self.catalog)
     }
 
+    /// Appends an ordinary event's text. False if its print format was wanted, and cannot be
+    /// evaluated.
     #[inline]
-    fn event_text(&self, out: &mut Vec<u8>, event: &EventFormat, payload: &[u8]) {
-        match event.program(self.catalog.constants()) {
-            Ok(program) if !self.options.raw_fields => {
-                push_name(out, event);
-                program.run(out, payload, self.catalog);
-            }
-            _ => self.name_and_fields(out, event, payload),
+    fn event_text(&self, out: &mut Vec<u8>, event: &EventFormat, payload: &[u8]) -> bool {
+        if !self.options.raw_fields
+            && let Ok(program) = event.program(self.catalog.constants())
+        {
+            push_name(out, event);
+            program.run(out, payload, self.catalog);
+            return true;
         }
+        self.name_and_fields(out, event, payload);
+        self.options.raw_fields
     }
 
     fn name_and_fields(&self, out: &mut Vec<u8>, event: &EventFormat, payload: &[u8]) {
