@@ -613,9 +613,16 @@ pub fn record_size(len: usize) -> usize {
     }
 }
 
+/// The record that gives the next one an absolute time: all but its upper five bits, which are those of
+/// the time before. A kernel writes it where it cannot know a delta; outlive's writer always knows it.
+#[must_use]
+pub fn absolute_time_stamp(time_stamp: u64) -> [u8; TIME_RECORD] {
+    encode::time_stamp(time_stamp & !ABSOLUTE_TOP)
+}
+
 /// Header words of records, for the writer.
 pub(crate) mod encode {
-    use super::{DELTA_BITS, SMALL_MAX, TYPE_PADDING, TYPE_TIME_EXTEND};
+    use super::{DELTA_BITS, SMALL_MAX, TYPE_PADDING, TYPE_TIME_EXTEND, TYPE_TIME_STAMP};
 
     /// Largest delta that a record's header holds, plus one.
     pub(crate) const DELTA_END: u64 = 1 << DELTA_BITS;
@@ -664,8 +671,17 @@ pub(crate) mod encode {
 
     /// A time extend.
     pub(crate) fn time_extend(delta: u64) -> [u8; 8] {
-        let array = (delta >> DELTA_BITS) as u32;
-        with_array(TYPE_TIME_EXTEND, delta & (DELTA_END - 1), array)
+        with_time(TYPE_TIME_EXTEND, delta)
+    }
+
+    /// An absolute time stamp of 59 bits.
+    pub(super) fn time_stamp(absolute: u64) -> [u8; 8] {
+        with_time(TYPE_TIME_STAMP, absolute)
+    }
+
+    fn with_time(type_len: u32, time: u64) -> [u8; 8] {
+        let array = (time >> DELTA_BITS) as u32;
+        with_array(type_len, time & (DELTA_END - 1), array)
     }
 }
 
@@ -771,6 +787,19 @@ mod tests {
             assert_eq!(summary.error, Some(expected));
             assert_eq!((summary.entries, summary.size), (1, 8));
         }
+    }
+
+    /// The words that `crates/vm/tests/ours_there.rs` has kernels read.
+    #[test]
+    fn absolute_stamps_are_written_as_they_are_read() {
+        assert_eq!(
+            absolute_time_stamp((2 << 27) + 7)[..],
+            bytes(&[31 | 7 << 5, 2])
+        );
+        assert_eq!(
+            absolute_time_stamp(u64::MAX)[..],
+            bytes(&[u32::MAX, u32::MAX])
+        );
     }
 
     #[test]

@@ -95,20 +95,15 @@ fn write(writer: &mut CpuWriter<'_, impl MemoryMut>, id: u16, count: i32) {
     }
 }
 
-/// Records as a kernel writes them where it cannot know a delta: absolute time stamps.
+/// Records in forms that outlive's own writer does not need.
 mod records {
-    /// Bits of a delta; what is above lies in the word behind the header.
+    /// Bits of a delta.
     const DELTA_BITS: u32 = 27;
 
     fn words(type_len: u32, delta: u64, array: u32) -> Vec<u8> {
         assert!(delta >> DELTA_BITS == 0, "{delta} is no delta");
         let header = type_len | (delta as u32) << 5;
         [header.to_le_bytes(), array.to_le_bytes()].concat()
-    }
-
-    pub(super) fn absolute(time_stamp: u64) -> Vec<u8> {
-        let low = time_stamp & ((1 << DELTA_BITS) - 1);
-        words(31, low, (time_stamp >> DELTA_BITS) as u32)
     }
 
     /// An event, of which the length is in the header if it fits there.
@@ -151,7 +146,7 @@ fn write_absolute(writer: &mut CpuWriter<'_, impl MemoryMut>, id: u16, count: i3
         now += discarded + step;
         match number % 3 {
             0 => {
-                records.extend(records::absolute(now));
+                records.extend(subbuf::absolute_time_stamp(now));
                 records.extend(records::event(0, &payload));
             }
             _ => records.extend(records::event(step, &payload)),
