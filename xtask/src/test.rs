@@ -160,7 +160,7 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
 
 /// Rewrites expected outputs.
 pub(crate) fn golden() -> Result<()> {
-    run(cargo(&["test", "--workspace"]).env("OUTLIVE_GOLDEN", "rewrite"))
+    run(cargo(&["test", "--workspace"]).env("OUTLIVE_UPDATE", "1"))
 }
 
 #[cfg(test)]

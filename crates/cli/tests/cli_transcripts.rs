@@ -1,5 +1,5 @@
 //! Golden transcripts: what each command prints, and with which exit code, on a state folder that
-//! is the same each time. `OUTLIVE_GOLDEN=rewrite` writes them anew.
+//! is the same each time. `OUTLIVE_UPDATE=1` writes them anew.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -180,7 +180,7 @@ impl State {
 
 fn assert_golden(name: &str, transcript: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/transcripts/{name}.txt"));
-    if std::env::var_os("OUTLIVE_GOLDEN").is_some_and(|value| value == "rewrite") {
+    if std::env::var_os("OUTLIVE_UPDATE").is_some() {
         std::fs::write(&path, transcript).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();

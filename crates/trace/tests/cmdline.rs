@@ -4,7 +4,7 @@
 //! `tests/cmdline/cases.txt` has the table. A case is a `=== name`, the line, `---`, and what is
 //! expected. `=== [file] name` reads the text as a file. In the line, `\t` and `\e` stand for a
 //! TAB and an ESC, and `{x*300}` for 300 times `x`. To write the expected parts anew:
-//! `OUTLIVE_UPDATE_GOLDEN=1 cargo test -p outlive-trace --test cmdline`, then read the difference.
+//! `OUTLIVE_UPDATE=1 cargo test -p outlive-trace --test cmdline`, then read the difference.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -216,7 +216,7 @@ fn every_line_of_the_table_is_read_as_the_table_says() {
         .iter()
         .map(|case| show(&case.text(), &case.read()))
         .collect();
-    if std::env::var_os("OUTLIVE_UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("OUTLIVE_UPDATE").is_some() {
         let blocks = cases.iter().zip(&shown);
         let table: String = blocks
             .map(|(case, shown)| format!("=== {}\n{}\n---\n{shown}\n\n", case.name, case.line))
