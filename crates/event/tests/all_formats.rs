@@ -131,7 +131,23 @@ Of these kernels all event formats are parsed and all print formats compiled, th
 (7.0.13: without modules). An event whose print format needs more than its text, its record and the catalog prints
 its fields instead. 6.18.44 is a cloud machine's kernel, the others are Debian's.
 
+`show` says at its end how many such events it has printed.
+
 This page is written by a test (`crates/event/tests/all_formats.rs`), which fails when it is out of date.
+
+## Records that the kernel prints by code of its own
+
+Those of the system `ftrace`, and system calls. Compared with kernels line by line: `function`, `func_repeats`, `kernel_stack`,
+`user_stack`, `print` and `raw_data` with 7.3.4 and 6.12.107 (`crates/vm/tests/tracers.rs`), all but the first two and system
+calls with the machine's own (`crates/event/tests/live_parity.rs`). Not compared:
+
+- `bprint` and `bputs`: a kernel's own `trace_printk`, which needs a module that calls it
+- `context_switch`, `wakeup`, `timerlat`, `osnoise`, `hwlat`: none of these kernels has the tracer; the text of the first
+  three is that of the kernel's documentation, that of the others their print format's
+- `funcgraph_entry` and `funcgraph_exit`: printed one by one, by their print format; the kernel makes a drawing of both
+- the arguments of a `function` (option `func-args`), whose names are in the kernel's types: left out
+
+## Numbers
 
 | kernel | events | not evaluated |
 | --- | ---: | ---: |

@@ -117,7 +117,7 @@ impl<'a> Formatter<'a> {
         payload: &[u8],
     ) -> Option<&'a EventFormat> {
         self.head(out, cpu, ts, payload);
-        let unevaluated = self.text(out, payload);
+        let unevaluated = self.text_at(out, Some(ts), payload);
         if out.last() != Some(&b'\n') {
             out.push(b'\n');
         }
@@ -193,6 +193,15 @@ impl<'a> Formatter<'a> {
     /// Appends what stands behind the time of a record's line: its event's text, that of an ordinary
     /// event with its line end. Returns what [`record`](Self::record) does.
     pub fn text(&self, out: &mut Vec<u8>, payload: &[u8]) -> Option<&'a EventFormat> {
+        self.text_at(out, None, payload)
+    }
+
+    fn text_at(
+        &self,
+        out: &mut Vec<u8>,
+        ts: Option<u64>,
+        payload: &[u8],
+    ) -> Option<&'a EventFormat> {
         if payload.len() < ENTRY_HEADER_SIZE {
             out.extend_from_slice(b"[record of ");
             push_u64(out, payload.len() as u64);
@@ -201,7 +210,7 @@ impl<'a> Formatter<'a> {
         }
         let id = record::load(payload, 0, IntType::new(2, false)) as u16;
         let event = self.catalog.event(id);
-        if self.push_static(out, id, event, payload) {
+        if self.push_static(out, id, event, ts, payload) {
             return None;
         }
         let Some(event) = event else {

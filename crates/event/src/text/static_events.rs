@@ -1,7 +1,6 @@
-//! The events with fixed ids, which the kernel prints by code of its own.
+//! The events of the system `ftrace`, which the kernel prints by code of its own.
 //!
-//! Observed on Linux 6.18 and in the golden texts of 7.3, except where a function says
-//! otherwise.
+//! Observed on Linux 6.12, 6.18 and 7.3, except where a function says otherwise.
 
 use super::{Formatter, binary_print};
 use crate::catalog::Symbols;
@@ -12,46 +11,95 @@ use crate::pointer::{SymbolStyle, push_hex_bytes};
 use crate::print_fmt::push_address;
 use crate::record;
 
-const FUNCTION: u16 = 1;
-const CONTEXT_SWITCH: u16 = 2;
-const WAKEUP: u16 = 3;
-const KERNEL_STACK: u16 = 4;
-const PRINT: u16 = 5;
-const BPRINT: u16 = 6;
-const USER_STACK: u16 = 13;
-const BPUTS: u16 = 15;
-const TIMERLAT: u16 = 18;
-const RAW_DATA: u16 = 19;
-
-/// The last of the ids that the kernel gives to its own record types; ordinary events follow.
+/// The last of the ids that a kernel gives to its own record types; ordinary events follow.
 const LAST_STATIC: u16 = 20;
 
+/// Those of them whose text is not their print format's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Static {
+    Function,
+    ContextSwitch,
+    Wakeup,
+    KernelStack,
+    Print,
+    Bprint,
+    UserStack,
+    Bputs,
+    Timerlat,
+    RawData,
+    FuncRepeats,
+}
+
+impl Static {
+    /// The names of their formats, and their ids since Linux 6.13, which a region without formats
+    /// goes by. In 6.12 those behind `funcgraph_entry`, 11, are one less.
+    const ALL: [(Self, &'static str, u16); 11] = [
+        (Self::Function, "function", 1),
+        (Self::ContextSwitch, "context_switch", 2),
+        (Self::Wakeup, "wakeup", 3),
+        (Self::KernelStack, "kernel_stack", 4),
+        (Self::Print, "print", 5),
+        (Self::Bprint, "bprint", 6),
+        (Self::UserStack, "user_stack", 13),
+        (Self::Bputs, "bputs", 15),
+        (Self::Timerlat, "timerlat", 18),
+        (Self::RawData, "raw_data", 19),
+        (Self::FuncRepeats, "func_repeats", 20),
+    ];
+
+    fn of(id: u16, event: Option<&EventFormat>) -> Option<Self> {
+        let is_it = |&&(_, name, known_id): &&(Self, &str, u16)| match event {
+            Some(event) => event.system == "ftrace" && event.name == name,
+            None => id == known_id,
+        };
+        Self::ALL.iter().find(is_it).map(|&(this, ..)| this)
+    }
+}
+
 impl Formatter<'_> {
-    /// Appends the text of a record of a fixed id; false if it is none that is known here.
+    /// Appends the text of a record that does not print by a print format; false if it does. `ts` is
+    /// its time, if that is known.
     #[inline]
     pub(super) fn push_static(
         &self,
         out: &mut Vec<u8>,
         id: u16,
         event: Option<&EventFormat>,
+        ts: Option<u64>,
         payload: &[u8],
     ) -> bool {
-        if id > LAST_STATIC {
-            let syscall = event.filter(|_| !self.options.raw_fields);
-            return syscall.is_some_and(|e| self.push_syscall(out, e, payload));
+        if id <= LAST_STATIC
+            && let Some(kind) = Static::of(id, event)
+        {
+            return self.push_kind(out, kind, event, ts, payload);
         }
-        match id {
-            FUNCTION => self.push_function(out, payload),
-            CONTEXT_SWITCH => self.push_switch(out, payload, b"==>"),
-            WAKEUP => self.push_switch(out, payload, b"  +"),
-            KERNEL_STACK => self.push_kernel_stack(out, event, payload),
-            PRINT => self.push_print(out, payload),
-            BPRINT => self.push_bprint(out, payload),
-            USER_STACK => push_user_stack(out, event, payload),
-            BPUTS => self.push_bputs(out, payload),
-            TIMERLAT => push_timerlat(out, payload),
-            RAW_DATA => push_raw_data(out, payload),
-            _ => return false,
+        let syscall = event.filter(|_| !self.options.raw_fields);
+        syscall.is_some_and(|e| self.push_syscall(out, e, payload))
+    }
+
+    fn push_kind(
+        &self,
+        out: &mut Vec<u8>,
+        kind: Static,
+        event: Option<&EventFormat>,
+        ts: Option<u64>,
+        payload: &[u8],
+    ) -> bool {
+        match kind {
+            Static::Function => self.push_function(out, payload),
+            Static::ContextSwitch => self.push_switch(out, payload, b"==>"),
+            Static::Wakeup => self.push_switch(out, payload, b"  +"),
+            Static::KernelStack => self.push_kernel_stack(out, event, payload),
+            Static::Print => self.push_print(out, payload),
+            Static::Bprint => self.push_bprint(out, payload),
+            Static::UserStack => push_user_stack(out, event, payload),
+            Static::Bputs => self.push_bputs(out, payload),
+            Static::Timerlat => push_timerlat(out, payload),
+            Static::RawData => push_raw_data(out, payload),
+            Static::FuncRepeats => match ts {
+                Some(ts) => self.push_repeats(out, ts, payload),
+                None => return false,
+            },
         }
         true
     }
@@ -74,6 +122,19 @@ impl Formatter<'_> {
         self.push_symbol(out, word(payload, 8));
         out.extend_from_slice(b" <-");
         self.push_symbol(out, word(payload, 16));
+    }
+
+    /// `function <-parent (repeats: N, last_ts: TIME)`. The record has how long before it the last
+    /// repetition was: 48 bits, the upper 16 first.
+    fn push_repeats(&self, out: &mut Vec<u8>, ts: u64, payload: &[u8]) {
+        self.push_function(out, payload);
+        out.extend_from_slice(b" (repeats: ");
+        let short = |offset| record::load(payload, offset, IntType::new(2, false));
+        push_u64(out, short(24));
+        out.extend_from_slice(b", last_ts: ");
+        let delta = short(26) << 32 | record::load(payload, 28, IntType::UINT);
+        self.push_time(out, ts.wrapping_sub(delta));
+        out.push(b')');
     }
 
     /// `prev_pid:prev_prio:prev_state ARROW [cpu] next_pid:next_prio:next_state comm`; after
@@ -360,6 +421,28 @@ mod tests {
         rest.extend_from_slice(b"hello\n\0\0");
         assert_eq!(text(5, &rest), "f: hello\n");
         assert_eq!(text(5, &rest[..8]), "f: \n");
+    }
+
+    /// The ids of Linux 6.12, where those of most types are one less than later.
+    #[test]
+    fn formats_tell_which_id_is_of_which_type() {
+        let mut catalog = Catalog::new();
+        for (name, id) in [("user_stack", 12), ("raw_data", 18)] {
+            let format = format!("name: {name}\nID: {id}\nformat:\n\nprint fmt: \"\"\n");
+            catalog.add_format("ftrace", &format).unwrap();
+        }
+        let text = |id: u16, rest: &[u8]| {
+            let payload = [&id.to_le_bytes()[..], &[0; 6], rest].concat();
+            let mut out = Vec::new();
+            Formatter::new(&catalog, TextOptions::default()).text(&mut out, &payload);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(18, b"AAAA\xff\xfe\0\0"), "# 41414141 buf: ff fe 00 00");
+        let stack = words(&[7, 0x7fb5_9fba_d353, 0]);
+        assert_eq!(
+            text(12, &stack),
+            "<user stack trace>\n =>  <00007fb59fbad353>\n"
+        );
     }
 
     #[test]
