@@ -1,5 +1,6 @@
 //! `test`: all tests, and how many of them passed, failed and were skipped.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -24,6 +25,8 @@ struct Counts {
     failed: u64,
     skipped: Vec<String>,
     failures: Failures,
+    /// Lines of text that are the kernel's own, by the system of their events.
+    compared: BTreeMap<String, u64>,
 }
 
 impl Counts {
@@ -39,6 +42,27 @@ impl Counts {
             // A test that skips itself passes for the runner.
             self.passed -= 1;
         }
+        if let Some(compared) = line.strip_prefix("compared: ")
+            && let Some((system, lines)) = compared.split_once(' ')
+            && let Ok(lines) = lines.parse::<u64>()
+        {
+            *self.compared.entry(system.to_owned()).or_default() += lines;
+        }
+    }
+
+    /// How many lines of which systems print as the kernel prints them.
+    fn say_compared(&self) {
+        if self.compared.is_empty() {
+            return;
+        }
+        let systems = self.compared.iter();
+        let systems: Vec<String> = systems
+            .map(|(name, lines)| format!("{name} {lines}"))
+            .collect();
+        println!(
+            "lines equal to the kernel's own text, by system: {}",
+            systems.join(", ")
+        );
     }
 
     /// Runs a command that runs tests, and counts them. `false` if it failed.
@@ -139,6 +163,7 @@ pub(crate) fn test(skips: Skips, args: &[String]) -> Result<()> {
     for why in &counts.skipped {
         println!("skipped: {why}");
     }
+    counts.say_compared();
     let Counts {
         passed,
         failed,
@@ -176,6 +201,9 @@ successes:
 
 ---- a_file_is_read stdout ----
 skipped: no root
+compared: sched 20
+compared: irq 3
+compared: sched 4
 
 failures:
 
@@ -197,6 +225,8 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         output.lines().for_each(|line| counts.read(line));
         assert_eq!((counts.passed, counts.failed), (1, 1));
         assert_eq!(counts.skipped, ["no root"]);
+        let compared = [("irq".to_owned(), 3), ("sched".to_owned(), 24)];
+        assert_eq!(counts.compared, BTreeMap::from(compared));
         assert_eq!(
             counts.failures.lines,
             [

@@ -2,7 +2,11 @@
 //!
 //! Needs root and tracefs; elsewhere the tests print `skipped: why` and pass. Each test has an
 //! instance of its own; no setting that others see is changed. (Some loads ask the kernel once to
-//! drop its caches and to compact its memory, so that it has something to trace.)
+//! drop its caches and to compact its memory, and write a line to its log, so that it has something
+//! to trace.)
+//!
+//! How many lines of which system were compared is printed as `compared: SYSTEM LINES`, which
+//! `cargo xtask test` sums up.
 
 mod common;
 
@@ -23,6 +27,37 @@ const SYSTEMS: &[&str] = &[
     "printk",
 ];
 
+/// What the load surely does, of each of these systems and of `ftrace`.
+const SURELY_SEEN: &[&str] = &[
+    "sched_switch",
+    "sched_waking",
+    "sched_wakeup",
+    "sched_wakeup_new",
+    "sched_process_fork",
+    "sched_process_exec",
+    "sched_process_exit",
+    "sched_process_wait",
+    "softirq_raise",
+    "softirq_entry",
+    "softirq_exit",
+    "timer_start",
+    "timer_expire_entry",
+    "timer_expire_exit",
+    "hrtimer_start",
+    "hrtimer_expire_entry",
+    "hrtimer_expire_exit",
+    "itimer_state",
+    "workqueue_queue_work",
+    "workqueue_activate_work",
+    "workqueue_execute_start",
+    "workqueue_execute_end",
+    "signal_generate",
+    "signal_deliver",
+    "task_newtask",
+    "task_rename",
+    "console",
+];
+
 /// Makes the machine do things that have events, and what `more` scripts say.
 fn load(instance: &Instance, more: &[&str]) {
     let scripts = [
@@ -40,6 +75,7 @@ fn load(instance: &Instance, more: &[&str]) {
          my $a=$s->accept; print $c \"x\"; close $c; close $a; \
          IO::Socket::INET->new(PeerAddr=>\"127.0.0.1\",PeerPort=>1)'",
         "sync; dd if=/dev/zero bs=1k count=64 2>/dev/null | md5sum",
+        "echo outlive: a line of a test > /dev/kmsg",
     ];
     let start = |script: &&str| {
         let mut command = Command::new("sh");
@@ -260,10 +296,23 @@ fn events_print_as_this_kernel_prints_them() {
         let counts = compare(kernel, &ours, |name| raw_fields && is_static(name));
         let lines: u64 = counts.values().sum();
         println!(
-            "{lines} lines of {} kinds are equal (fields: {raw_fields}): {counts:?}",
+            "{lines} lines of {} kinds are equal (fields: {raw_fields})",
             counts.len()
         );
-        assert!(lines > 100);
+        for name in SURELY_SEEN {
+            assert!(counts.contains_key(*name), "no {name}: {counts:?}");
+        }
+        if !raw_fields {
+            // Each of 20 times two markers, and some raw data.
+            assert_eq!(counts.get("tracing_mark_write"), Some(&40));
+            assert!(counts.get("#") > Some(&20));
+            let by_system = by_system(&catalog, &counts);
+            say_compared(&by_system);
+            assert!(
+                SYSTEMS.iter().all(|system| by_system.contains_key(system)),
+                "{by_system:?}"
+            );
+        }
     }
 }
 
@@ -284,6 +333,15 @@ fn stacks_print_as_this_kernel_prints_them() {
         let ours = our_text(kernel, &catalog, options, &records, overrun);
         let counts = compare(kernel, &ours, |_| false);
         println!("{} lines are equal", counts.values().sum::<u64>());
+        let count = |begin: &str| kernel.text.lines().filter(|l| l.contains(begin)).count();
+        let [stacks, user_stacks] = ["<stack trace>", "<user stack trace>"].map(count);
+        let [callers, user_callers] =
+            ["\n => ", "\n =>  <"].map(|c| kernel.text.matches(c).count());
+        assert!(stacks > 50 && callers > 5 * stacks, "{stacks} {callers}");
+        assert!(
+            user_stacks > 20 && user_callers >= user_stacks,
+            "{user_stacks} {user_callers}"
+        );
     }
 }
 
@@ -304,6 +362,7 @@ const OTHER_SYSTEMS: &[(&[&str], &[&str])] = &[
         ],
         &[FILE_SYSTEM, FILES],
     ),
+    (&["fuse", "hugetlbfs"], &[FUSE, HUGE_FILES]),
     (
         &[
             "fib",
@@ -328,7 +387,6 @@ const OTHER_SYSTEMS: &[(&[&str], &[&str])] = &[
     (
         &[
             "cgroup",
-            "memcg",
             "vmscan",
             "compaction",
             "migrate",
@@ -338,7 +396,6 @@ const OTHER_SYSTEMS: &[(&[&str], &[&str])] = &[
             "thp",
             "vmalloc",
             "swiotlb",
-            "hugetlbfs",
         ],
         &[MEMORY],
     ),
@@ -378,8 +435,55 @@ const OTHER_SYSTEMS: &[(&[&str], &[&str])] = &[
         &[],
     ),
     (&["kmem"], &[]),
+    (&["memcg"], &[]),
     (&["rcu", "maple_tree", "mmap_lock"], &[]),
 ];
+
+/// Systems of the groups that each kernel has, and whose events each machine has.
+const SURELY_SEEN_TOO: &[&str] = &[
+    "exceptions",
+    "filemap",
+    "kmem",
+    "maple_tree",
+    "net",
+    "raw_syscalls",
+    "rcu",
+    "skb",
+    "sock",
+    "syscalls",
+    "tcp",
+    "writeback",
+];
+
+/// The systems of this kernel that are in no other group, recorded together.
+fn further_systems(catalog: &Catalog) -> Vec<String> {
+    let grouped = |system: &&str| {
+        let mut groups = OTHER_SYSTEMS.iter().map(|(group, _)| *group);
+        SYSTEMS.contains(system) || groups.any(|group| group.contains(system))
+    };
+    let systems: BTreeSet<&str> = catalog.events().map(|e| e.system.as_str()).collect();
+    let further = systems
+        .into_iter()
+        .filter(|s| *s != "ftrace" && !grouped(s));
+    further.map(str::to_owned).collect()
+}
+
+/// Lines of each system, of the lines of each event.
+fn by_system<'c>(catalog: &'c Catalog, by_event: &BTreeMap<String, u64>) -> BTreeMap<&'c str, u64> {
+    let systems = systems(catalog);
+    let mut by_system = BTreeMap::new();
+    for (name, lines) in by_event {
+        let system = systems.get(name).copied().unwrap_or("ftrace");
+        *by_system.entry(system).or_default() += lines;
+    }
+    by_system
+}
+
+fn say_compared(by_system: &BTreeMap<&str, u64>) {
+    for (system, lines) in by_system {
+        println!("compared: {system} {lines}");
+    }
+}
 
 /// A file system of its own on a loop device, in a mount namespace that ends with the script.
 const FILE_SYSTEM: &str = "\
@@ -393,14 +497,30 @@ const FILE_SYSTEM: &str = "\
 const FILES: &str = "\
     d=$(mktemp -d) && cd $d && for s in flock lockf fcntl lease fiemap aio sync-file; do \
     timeout 3 stress-ng --quiet --timeout 1 --temp-path . --$s 1 --$s-ops 1; done; rm -rf $d";
+/// A file system whose server refuses all.
+const FUSE: &str = "\
+    d=$(mktemp -d) && unshare -m perl -e 'open(my $f, \"+<\", \"/dev/fuse\"); my $fd = fileno($f); \
+    my ($type, $dir) = (\"fuse\", $ARGV[0]); my $how = \"fd=$fd,rootmode=40000,user_id=0,group_id=0\"; \
+    $^F = 99; syscall(165, $type, $dir, $type, 0, $how); \
+    sysread($f, my $asked, 65536); syswrite($f, pack(\"Ll<Q\", 16, -38, unpack(\"x8Q\", $asked)));' $d; rmdir $d";
+const HUGE_FILES: &str = "\
+    d=$(mktemp -d) && unshare -m sh -c \"mount -t hugetlbfs none $d && echo > $d/f; truncate -s 4M $d/f; \
+    rm $d/f; umount $d\"; rmdir $d";
 const NETWORK: &str = "\
     unshare -n sh -c 'ip link set lo up; ip addr add 10.9.8.7/32 dev lo; ip -6 addr show; \
     ip link add d0 type dummy; ip link set d0 up; ping -c 1 127.0.0.1; ip route get 10.9.8.7; \
+    ip -6 addr add fd09::1/128 dev lo; ip -6 route get fd09::1; ip neigh add 10.9.8.9 lladdr 2:0:0:0:0:1 dev d0; \
+    ip link add b0 type bridge; ip link set d0 master b0; ip link set b0 up; \
+    bridge fdb add 2:0:0:0:0:2 dev d0 master; ip link add x0 type nothing; tc qdisc add dev d0 root fq_codel; \
+    perl -e \"use Socket; socket(S, 2, 1, 262); bind(S, sockaddr_in(4711, INADDR_LOOPBACK)); listen(S, 1); \
+    socket(C, 2, 1, 262); connect(C, sockaddr_in(4711, INADDR_LOOPBACK)); accept(A, S); print C 1; close C; \
+    socket(U, 2, 2, 0); connect(U, sockaddr_in(4712, INADDR_LOOPBACK)); send(U, 1, 0); send(U, 1, 0)\"; \
     for s in sock sockpair udp netlink-task; do timeout 3 stress-ng --quiet --timeout 1 --$s 1 --$s-ops 2; done'";
 const MEMORY: &str = "\
     g=/sys/fs/cgroup/memory; [ -d $g ] || g=/sys/fs/cgroup; g=$g/outlive-test.$$; mkdir $g && \
     { echo 30M > $g/memory.max || echo 30M > $g/memory.limit_in_bytes; } ; \
     d=$(mktemp -d); sh -c \"echo \\$\\$ > $g/cgroup.procs; dd if=/dev/zero of=$d/f bs=1M count=60; cat $d/f > /dev/null\"; \
+    sh -c \"echo \\$\\$ > $g/cgroup.procs; exec perl -e '\\$x = 1 x 100000000'\"; \
     rm -rf $d; rmdir $g; for s in vm mremap madvise mlock; do \
     timeout 3 stress-ng --quiet --timeout 1 --vm-bytes 8M --$s 1 --$s-ops 2; done; echo 1 > /proc/sys/vm/compact_memory";
 const TIMERS: &str = "\
@@ -441,7 +561,10 @@ fn events_of_other_systems_print_as_this_kernel_prints_them() {
     catalog.parse_printk_formats(&fs::read_to_string(formats).unwrap_or_default());
     let mut total: BTreeMap<String, u64> = BTreeMap::new();
     let mut kinds = BTreeSet::new();
-    for (group, more) in OTHER_SYSTEMS {
+    let further = further_systems(&catalog);
+    let further: Vec<&str> = further.iter().map(String::as_str).collect();
+    let groups = OTHER_SYSTEMS.iter().copied().chain([(&*further, &[][..])]);
+    for (group, more) in groups {
         let Some(instance) = instance() else { return };
         // More kinds of events do not come from more of them.
         instance.write("buffer_size_kb", "3072");
@@ -468,23 +591,22 @@ fn events_of_other_systems_print_as_this_kernel_prints_them() {
         });
         kinds.extend(events);
     }
-    let systems = systems(&catalog);
-    let mut by_system: BTreeMap<&str, u64> = BTreeMap::new();
-    for (name, lines) in &total {
-        *by_system
-            .entry(systems.get(name).copied().unwrap_or("ftrace"))
-            .or_default() += lines;
-    }
+    let by_system = by_system(&catalog, &total);
     let lines: u64 = total.values().sum();
-    println!(
-        "{lines} lines of {} events are equal: {by_system:?}",
-        kinds.len()
-    );
+    println!("{lines} lines of {} events are equal", kinds.len());
+    say_compared(&by_system);
+    let all: BTreeSet<&str> = catalog.events().map(|e| e.system.as_str()).collect();
+    let unseen = all
+        .into_iter()
+        .filter(|system| !by_system.contains_key(system));
+    let unseen: Vec<&str> = unseen.filter(|system| !SYSTEMS.contains(system)).collect();
+    println!("systems without a line: {}", unseen.join(" "));
     assert!(lines > 10_000);
-    let has_load = Command::new("stress-ng").arg("--version").output().is_ok();
-    assert!(
-        !has_load || kinds.len() >= 300,
-        "only {} events",
-        kinds.len()
-    );
+    for system in SURELY_SEEN_TOO {
+        assert!(by_system.contains_key(system), "no line of {system}");
+    }
+    match Command::new("stress-ng").arg("--version").output() {
+        Ok(_) => assert!(kinds.len() >= 300, "only {} events", kinds.len()),
+        Err(_) => println!("skipped: needs stress-ng to see 300 different events"),
+    }
 }
