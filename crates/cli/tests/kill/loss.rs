@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use outlive_ring::Missed;
+use outlive_ring::extension::Counters;
+use outlive_trace::view::View;
 use rustix::process::Signal;
 
 use crate::harness::{Load, Rig, SCHED, open};
@@ -50,6 +52,36 @@ fn events_that_the_kernels_ring_lost_are_shown_where_they_were_lost() {
     } else {
         assert!(text.contains(" EVENTS]") && sum_of_lost(&text) <= lost);
     }
+    second.stop();
+}
+
+/// The kernel forgets its counters with the buffer; those of the dead run add up to what it ever wrote.
+/// Both rings were too small: the host's, and the region.
+#[test]
+fn counters_of_a_killed_run_add_up_to_what_the_kernel_wrote() {
+    let Some(rig) = Rig::new("counters") else {
+        return;
+    };
+    let line = "reserve_mem=256K:4096:trace trace_instance=boot_mapped@trace,sched \
+                trace_instance=backup=boot_mapped";
+    let args = [line, "--host-buffer", "64"];
+    let recorder = rig.record(&args);
+    for _ in 0..3 {
+        recorder.signal(Signal::STOP);
+        Load::for_ms(100);
+        recorder.signal(Signal::CONT);
+        Load::for_ms(100);
+    }
+    recorder.kill();
+    let frozen = rig.freeze(&rig.leftover("boot_mapped"));
+    let mut second = rig.record(&args);
+    second.wait_for_collected(&rig);
+    let generation = rig.newest("boot_mapped");
+    let region = View::open(&generation.region_path()).unwrap();
+    let sum = |of: fn(&Counters) -> u64| region.cpus.iter().map(|cpu| of(&cpu.counters)).sum();
+    let (lost, overrun): (u64, u64) = (sum(|c| c.lost), sum(|c| c.overrun));
+    assert!(lost > 0 && overrun > 0, "{lost} lost, {overrun} overrun");
+    frozen.assert_counted(&generation);
     second.stop();
 }
 

@@ -168,6 +168,25 @@ fn line_of_the_second_start_may_differ() {
     }
 }
 
+/// A kernel that attaches such a region sets its clock, which empties the boot CPU's buffer. One of these
+/// counts no time.
+#[test]
+fn runs_with_other_clocks_are_kept_on_all_cpus() {
+    for clock in ["mono", "counter"] {
+        let Some(rig) = Rig::new("clock") else {
+            return;
+        };
+        let line = format!("{WITHOUT_BACKUP} trace_clock={clock}");
+        let (frozen, recorder) = cycle(&rig, &[&line], &[WITHOUT_BACKUP]);
+        assert!(frozen.written[&0] > 0, "{:?}", frozen.written);
+        let generation = rig.newest("boot_mapped");
+        let view = open(&generation);
+        assert_eq!(view.clock(), clock);
+        assert!(view.cpus[0].entries > 0);
+        recorder.stop();
+    }
+}
+
 #[test]
 fn area_may_live_elsewhere() {
     let Some(rig) = Rig::new("elsewhere") else {

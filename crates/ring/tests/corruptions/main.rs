@@ -169,7 +169,7 @@ const SILENT: [(&str, &str); 10] = [
     ("scratch clock_id 5", OTHER_CLOCK),
 ];
 const OUTSIDE: &str = "the kernel empties a CPU whose head or commit address is outside of its \
-    buffer; addresses are hints, and zero is one of a ring that was never attached";
+    buffer; addresses are hints, and two zeros are those of a CPU that never came up";
 const ARRAY_ORDER: &str = "the kernel takes the array for the order, and drops the sub-buffer that \
     is out of time then; the order is that of the times";
 const NO_HEAD: &str = "the kernel empties a CPU whose head is not among the ring's sub-buffers; the \
