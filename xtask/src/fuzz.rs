@@ -1,8 +1,12 @@
 //! `fuzz`: each fuzz target for a while, without a sanitizer, which a stable toolchain lacks.
 
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+use outlive_ring::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
+use outlive_ring::subbuf;
 
 use crate::run::{cargo, has_program, output, root, run};
 
@@ -34,6 +38,8 @@ pub(crate) fn fuzz(args: &[String]) -> Result<()> {
 /// Writes what the project's tests read into the corpus, so that fuzzing begins with sound input.
 fn write_seeds(corpus: &Path) -> Result<()> {
     write(corpus, "trace_dat", trace_dats().into_iter())?;
+    write(corpus, "region", regions()?.into_iter())?;
+    write(corpus, "subbuf", subbufs()?.into_iter())?;
     let mut formats = Vec::new();
     collect_formats(&root().join("crates/event/tests/data"), &mut formats)?;
     let cases = std::fs::read_to_string(root().join("crates/trace/tests/cmdline/cases.txt"))?;
@@ -61,6 +67,46 @@ fn write_seeds(corpus: &Path) -> Result<()> {
         "cmdline",
         lines.iter().map(|line| line.as_bytes().to_vec()),
     )
+}
+
+/// Kernels' regions, those of 6.12 in their own layout, for the target `region`: of the kind that is the
+/// bytes, without edits.
+fn regions() -> Result<Vec<Vec<u8>>> {
+    let names = [
+        "damage/7.3.4-2cpu-128K.bin.gz",
+        "damage/6.12.107-2cpu-256K.bin.gz",
+        "golden/2-region-256KiB-2cpu.bin.gz",
+    ];
+    let seed = |name| Ok([vec![0, 0], unpacked(name)?].concat());
+    let mut seeds: Vec<Vec<u8>> = names.into_iter().map(seed).collect::<Result<_>>()?;
+    // The other kinds: sub-buffers of a bare ring, and a region of our own.
+    seeds.extend(subbufs()?.iter().map(|page| [&[1, 0], &page[..]].concat()));
+    seeds.push(vec![2, 0]);
+    Ok(seeds)
+}
+
+/// Sub-buffers of real kernels: time stamp, commit word, and the records.
+fn subbufs() -> Result<Vec<Vec<u8>>> {
+    let mut seeds = Vec::new();
+    for name in [
+        "golden/5-nextboot-backup-raw-cpu0.bin.gz",
+        "golden/6-ordinary-overrun-raw-cpu0.bin.gz",
+    ] {
+        for page in unpacked(name)?.as_chunks::<SUBBUF_SIZE>().0 {
+            let (header, data) = page.split_at(SUBBUF_HEADER);
+            let (_, commit) = subbuf::header(header.try_into()?);
+            seeds.push([header, &data[..commit.size().min(SUBBUF_DATA)]].concat());
+        }
+    }
+    Ok(seeds)
+}
+
+/// A fixture that is stored with gzip.
+fn unpacked(name: &str) -> Result<Vec<u8>> {
+    let path = root().join("fixtures").join(name);
+    let output = Command::new("gzip").arg("-dc").arg(&path).output()?;
+    ensure!(output.status.success(), "cannot unpack {}", path.display());
+    Ok(output.stdout)
 }
 
 /// The smallest `trace.dat` of format 6, and the head of one of format 7 with an empty list of
