@@ -5,7 +5,7 @@ mod support;
 
 use outlive_ring::layout::{SUBBUF_DATA, SUBBUF_HEADER, SUBBUF_SIZE};
 use outlive_ring::subbuf::{self, Commit, Events};
-use outlive_ring::{Missed, PageSource, Recovery, RegionFormat};
+use outlive_ring::{Missed, PageBuilder, PageSource, Recovery, RegionFormat};
 use support::{fixture, golden_region, kept_events, recover, stat, stats, stats_time};
 
 /// A page of `trace_pipe_raw`: time stamp, commit, data up to the end of the page.
@@ -150,4 +150,81 @@ fn a_region_in_a_longer_or_padded_file_is_found() {
     longer.resize(region.len() + 3 * 4096 + 100, 0);
     let (_, recovery) = recover(&longer);
     assert_eq!(recovery.entries(), 806 + 857);
+}
+
+/// The record types that the encoders write have the numbers of `header_event`.
+#[test]
+fn record_types_are_those_of_header_event() {
+    let text = String::from_utf8(fixture("golden/0-header_event.txt")).unwrap();
+    let number = |name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with(name));
+        let number = line.unwrap().rsplit("== ").next().unwrap();
+        number.trim().parse::<u8>().unwrap()
+    };
+    let record_type = |record: &[u8]| record[0] & 0x1f;
+    assert_eq!(
+        record_type(&subbuf::absolute_time_stamp(5)),
+        number("time_stamp")
+    );
+    let mut builder = PageBuilder::default();
+    // The longest payload with its length in the header, then one behind a time extend.
+    let longest = 4 * usize::from(number("data max type_len"));
+    assert!(builder.push(0, &vec![1; longest]));
+    assert!(builder.push(1 << 40, &vec![1; longest + 4]));
+    let data = &builder.finish()[SUBBUF_HEADER..];
+    assert_eq!(usize::from(record_type(data)), longest / 4);
+    let extend = &data[4 + longest..];
+    assert_eq!(record_type(extend), number("time_extend"));
+    assert_eq!(record_type(&extend[8..]), 0);
+    assert!(text.contains("type_len    :    5 bits") && text.contains("time_delta  :   27 bits"));
+}
+
+/// The order of the sub-buffers, and the bytes in each, as the live kernel's `buffer_meta` had them.
+#[test]
+fn sub_buffers_are_in_the_order_of_buffer_meta() {
+    let (_, recovery) = recover(&golden_region());
+    for cpu in 0..2 {
+        let text = fixture(&format!("golden/3-live-buffer_meta-cpu{cpu}.txt"));
+        let text = String::from_utf8(text).unwrap();
+        let field = |name: &str| {
+            let rest = text.lines().find_map(|line| line.strip_prefix(name));
+            rest.unwrap().trim().parse::<u32>().unwrap()
+        };
+        assert_eq!(field("subbuf_size:") as usize, SUBBUF_SIZE);
+        assert_eq!(field("nr_subbufs:"), recovery.geometry.nr_subbufs());
+        let buffers = text.lines().filter_map(|line| {
+            let (_, rest) = line.strip_prefix("buffer[")?.split_once("]:")?;
+            let (number, commit) = rest.split_once("(commit: ")?;
+            let commit = commit.trim_end_matches(')').parse::<usize>().unwrap();
+            Some((number.trim().parse::<u32>().unwrap(), commit))
+        });
+        let filled: Vec<_> = buffers.filter(|(_, commit)| *commit > 0).collect();
+        let pages = recovery.cpu(cpu).pages.iter();
+        let ours: Vec<_> = pages
+            .map(|page| (page.subbuf, page.size as usize))
+            .collect();
+        assert_eq!(ours, filled, "CPU {cpu}");
+        assert_eq!(filled.last().unwrap().0, field("commit_buffer:"));
+        assert_eq!(filled[1].0, field("head_buffer:"));
+    }
+}
+
+/// What the next boot's kernel says of the region is what is found in it.
+#[test]
+fn next_boots_console_and_last_boot_info_tell_what_is_recovered() {
+    let (_, recovery) = recover(&golden_region());
+    let console = String::from_utf8(fixture("golden/4-nextboot-console.txt")).unwrap();
+    let size = format!(" of size {:#x}\n", recovery.geometry.size());
+    assert!(console.contains(&size), "{console}");
+    for cpu in 0..recovery.geometry.nr_cpus() {
+        // Of the instance, and of its backup.
+        let found = format!("Ring buffer meta [{cpu}] is from previous boot!\n");
+        assert_eq!(console.matches(&found).count(), 2, "{console}");
+    }
+    let info = fixture("golden/4-nextboot-backup-last_boot_info.txt");
+    let text_addr = recovery.scratch.unwrap().text_addr;
+    let said = format!("{text_addr:x}\t[kernel]");
+    assert_eq!(info.trim_ascii_end(), said.as_bytes());
 }

@@ -97,6 +97,27 @@ mod tests {
         assert_eq!(order(2, 0, &[3, 1, 2, 0, 4]).unwrap(), [3, 2, 0]);
     }
 
+    /// The files of a live 7.3.4 kernel; `crates/ring/tests/golden.rs` finds this order in its region.
+    #[test]
+    fn golden_files_are_read() {
+        let golden = [
+            (
+                include_str!("../../../../fixtures/golden/3-live-buffer_meta-cpu0.txt"),
+                11,
+            ),
+            (
+                include_str!("../../../../fixtures/golden/3-live-buffer_meta-cpu1.txt"),
+                12,
+            ),
+        ];
+        for (text, commit) in golden {
+            let meta = BufferMeta::parse(text).unwrap();
+            assert_eq!(meta.nr_subbufs(), 30);
+            let order = meta.in_order().into_iter().map(|id| id.0);
+            assert!(order.eq(1..=commit), "{text}");
+        }
+    }
+
     #[test]
     fn nothing_of_the_ring_is_taken_when_the_reader_page_is_the_commit_page() {
         assert_eq!(order(1, 0, &[0, 1, 2]).unwrap(), [0]);

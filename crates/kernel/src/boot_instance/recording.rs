@@ -295,7 +295,11 @@ mod tests {
         let of_6_18 = "ffffffff81000000\t[kernel]\nffffffffc0000000\text4\n";
         assert_eq!(text_address_of(of_6_18), 0xffff_ffff_8100_0000);
         assert_eq!(text_address_of("0\t[kernel]\n"), 0);
-        assert_eq!(text_address_of("# Current\n"), 0);
+        let of_7_3 =
+            include_str!("../../../../fixtures/golden/4-nextboot-backup-last_boot_info.txt");
+        assert_eq!(text_address_of(of_7_3), 0xffff_ffff_9fe0_0000);
+        let live = include_str!("../../../../fixtures/golden/3-live-last_boot_info.txt");
+        assert_eq!(text_address_of(live), 0);
         assert_eq!(text_address_of(""), 0);
         let moved = text_address_of("text delta:\t4096\ndata delta:\t0\n");
         assert_eq!(moved, text_address().saturating_sub(4096));
