@@ -105,7 +105,6 @@ fn reason(reason: &Reason) -> String {
             "the format names something that is not there (`flags`)".into()
         }
         Reason::UnknownFunction(name) => format!("`{name}` is a function of the kernel"),
-        Reason::Unsupported("statement expression") => "an array in a statement expression".into(),
         other => panic!("{other}"),
     }
 }
@@ -138,8 +137,8 @@ This page is written by a test (`crates/event/tests/all_formats.rs`), which fail
 ## Records that the kernel prints by code of its own
 
 Those of the system `ftrace`, and system calls. Compared with kernels line by line: `function`, `func_repeats`, `kernel_stack`,
-`user_stack`, `print` and `raw_data` with 7.3.4 and 6.12.107 (`crates/vm/tests/tracers.rs`), all but the first two and system
-calls with the machine's own (`crates/event/tests/live_parity.rs`). Not compared:
+`user_stack`, `print` and `raw_data` with 7.3.4 and 6.12.107 (`crates/vm/tests/tracers.rs`, which compares `landlock` too);
+all but the first two, and system calls, with the machine's own kernel (`crates/event/tests/live_parity.rs`). Not compared:
 
 - `bprint` and `bputs`: a kernel's own `trace_printk`, which needs a module that calls it
 - `context_switch`, `wakeup`, `timerlat`, `osnoise`, `hwlat`: none of these kernels has the tracer; the text of the first

@@ -29,6 +29,8 @@ pub(crate) enum Value {
     Text(Text),
     /// `REC` itself.
     Record,
+    /// Names of numbers, which a statement gave a name.
+    Table(Table),
 }
 
 /// The format string of a `print fmt` and its arguments.
@@ -296,6 +298,7 @@ impl<'a> Parser<'a> {
             Value::Data(_) => Err(self.error(Reason::Unsupported("address used as a number"))),
             Value::Text(_) => Err(self.error(Reason::Unsupported("text used as a number"))),
             Value::Record => Err(self.error(Reason::Unsupported("`REC` used as a number"))),
+            Value::Table(_) => Err(self.error(Reason::Unsupported("a table used as a number"))),
         }
     }
 
@@ -568,6 +571,11 @@ impl<'a> Parser<'a> {
         let Token::Ident(name) = self.tokens[self.at - 1].0 else {
             return Err(self.error(Reason::Expected("a name")));
         };
+        if self.is("[") && self.tokens[self.at - 2].0 == Token::Ident("trace_print_flags") {
+            let table = self.named_numbers()?;
+            self.locals.push((name, Value::Table(table)));
+            return Ok(true);
+        }
         if !self.is("=") {
             return Err(self.error(Reason::Unsupported("statement expression")));
         }
@@ -577,6 +585,22 @@ impl<'a> Parser<'a> {
         let value = self.converted(&ty, value)?;
         self.locals.push((name, value));
         Ok(true)
+    }
+
+    /// `[] = { { value, "name" }, ... }`.
+    fn named_numbers(&mut self) -> Parse<Table> {
+        for punct in ["[", "]", "=", "{"] {
+            self.expect(punct)?;
+        }
+        let mut entries = Vec::new();
+        while !self.is("}") {
+            entries.extend(self.entry()?);
+            if !self.eat(",") {
+                break;
+            }
+        }
+        self.expect("}")?;
+        Ok(entries.into())
     }
 
     /// Adjacent string literals, joined.
@@ -661,6 +685,8 @@ impl<'a> Parser<'a> {
             "__builtin_bswap64" => self.swapped(8)?,
             "__builtin_expect" => self.builtin_expect()?,
             "sizeof" => self.size_of()?,
+            "__trace_print_untrusted_str" => self.untrusted_text()?,
+            "__trace_landlock_print_layers" => self.layers()?,
             _ => {
                 self.at = start;
                 return Err(self.error(Reason::UnknownFunction(name.to_owned())));
@@ -702,23 +728,58 @@ impl<'a> Parser<'a> {
     fn table(&mut self) -> Parse<Table> {
         let mut entries = Vec::new();
         while self.eat(",") {
-            self.expect("{")?;
-            if self.eat("}") {
-                continue;
-            }
-            let value = self.int_argument()?;
-            let value = value
-                .as_const()
-                .ok_or_else(|| self.error(Reason::Expected("a constant")))?;
-            self.expect(",")?;
-            match self.expression(CONDITIONAL)? {
-                Value::Text(Text::Literal(name)) => entries.push((value, name)),
-                Value::Int(int) if int.as_const() == Some(0) => {}
-                _ => return Err(self.error(Reason::Expected("a string"))),
-            }
-            self.expect("}")?;
+            entries.extend(self.entry()?);
         }
         Ok(entries.into())
+    }
+
+    /// `{ value, "name" }`; none if it is empty, or its name is 0.
+    fn entry(&mut self) -> Parse<Option<(u64, Box<[u8]>)>> {
+        self.expect("{")?;
+        if self.eat("}") {
+            return Ok(None);
+        }
+        let value = self.int_argument()?;
+        let value = value
+            .as_const()
+            .ok_or_else(|| self.error(Reason::Expected("a constant")))?;
+        self.expect(",")?;
+        let entry = match self.expression(CONDITIONAL)? {
+            Value::Text(Text::Literal(name)) => Some((value, name)),
+            Value::Int(int) if int.as_const() == Some(0) => None,
+            _ => return Err(self.error(Reason::Expected("a string"))),
+        };
+        self.expect("}")?;
+        Ok(entry)
+    }
+
+    /// `p, DATA, LENGTH`: `p` is what the kernel prints to.
+    fn untrusted_text(&mut self) -> Parse<Value> {
+        self.ident()?;
+        self.expect(",")?;
+        let data = self.data_argument()?;
+        self.expect(",")?;
+        let len = self.int_argument()?;
+        Ok(Value::Text(Text::Untrusted { data, len }))
+    }
+
+    /// `p, DATA, COUNT, NAMES, ...`: the rest, the number of names, is not needed.
+    fn layers(&mut self) -> Parse<Value> {
+        self.ident()?;
+        self.expect(",")?;
+        let data = self.data_argument()?;
+        self.expect(",")?;
+        let count = self.int_argument()?;
+        self.expect(",")?;
+        let Value::Table(table) = self.expression(CONDITIONAL)? else {
+            return Err(self.error(Reason::Expected("names of numbers")));
+        };
+        let mut open = 0;
+        while !(open == 0 && self.is(")") || *self.peek() == Token::End) {
+            open += i32::from(self.is("(")) - i32::from(self.is(")"));
+            self.next();
+        }
+        Ok(Value::Text(Text::Layers { data, count, table }))
     }
 
     fn data_argument(&mut self) -> Parse<Data> {
@@ -862,7 +923,7 @@ pub(crate) fn as_text(value: Value) -> Option<Text> {
         Value::Text(text) => Some(text),
         Value::Data(data) => Some(Text::Data(data)),
         Value::Int(int) | Value::Address { address: int, .. } => Some(Text::Pointer(int)),
-        Value::Record => None,
+        Value::Record | Value::Table(_) => None,
     }
 }
 

@@ -39,6 +39,14 @@ pub(crate) enum Text {
     },
     /// `__get_bitmask`, `__get_cpumask`.
     Bitmask(Data),
+    /// `__trace_print_untrusted_str`: bytes as one word.
+    Untrusted { data: Data, len: Int },
+    /// `__trace_landlock_print_layers`: of each number the names of its bits, `{a|b,,b}`.
+    Layers {
+        data: Data,
+        count: Int,
+        table: Table,
+    },
     /// `a ? b : c` of texts.
     Cond(Box<(Int, Text, Text)>),
 }
@@ -66,9 +74,7 @@ impl Text {
                 len,
                 separator,
             } => {
-                let len = usize::try_from(len.eval(record)).unwrap_or(0);
-                let bytes = data.bytes(record);
-                push_hex_bytes(out, &bytes[..len.min(bytes.len())], *separator);
+                push_hex_bytes(out, first_bytes(data, len, record), *separator);
             }
             Self::Array { data, count, size } => {
                 let count = count.as_ref().map(|c| c.eval(record));
@@ -77,6 +83,10 @@ impl Text {
             Self::Bitmask(data) => {
                 let bytes = data.bytes(record);
                 push_bitmap(out, bytes, bytes.len() * 8);
+            }
+            Self::Untrusted { data, len } => push_escaped(out, first_bytes(data, len, record)),
+            Self::Layers { data, count, table } => {
+                push_layers(out, data.bytes(record), count.eval(record), table);
             }
             Self::Cond(abc) => {
                 let chosen = if abc.0.eval(record) != 0 {
@@ -88,6 +98,58 @@ impl Text {
             }
         }
     }
+}
+
+/// The first `len` bytes of `data`, or as many as there are.
+fn first_bytes<'r>(data: &Data, len: &Int, record: &'r [u8]) -> &'r [u8] {
+    let bytes = data.bytes(record);
+    let len = usize::try_from(len.eval(record)).unwrap_or(0);
+    &bytes[..len.min(bytes.len())]
+}
+
+/// White space, quotes, `=`, and what is no printable ASCII as C writes it (seen on 7.3.4).
+fn push_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
+    for &byte in bytes {
+        let letter = match byte {
+            b'"' | b'\\' => byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x07 => b'a',
+            0x0b => b'v',
+            0x0c => b'f',
+            0x1b => b'e',
+            b' ' | b'\'' | b'=' | ..b' ' | 0x7f.. => {
+                let digits = [byte >> 6, byte >> 3 & 7, byte & 7].map(|digit| b'0' + digit);
+                out.push(b'\\');
+                out.extend_from_slice(&digits);
+                continue;
+            }
+            _ => {
+                out.push(byte);
+                continue;
+            }
+        };
+        out.extend_from_slice(&[b'\\', letter]);
+    }
+}
+
+/// `count` numbers that fill `bytes`.
+fn push_layers(out: &mut Vec<u8>, bytes: &[u8], count: u64, table: &Table) {
+    let count = usize::try_from(count).unwrap_or(0);
+    let size = bytes.len().checked_div(count).unwrap_or(0);
+    out.push(b'{');
+    // A count that leaves no whole number of bytes for each is not this record's.
+    if matches!(size, 1 | 2 | 4 | 8) {
+        let elem = IntType::new(size as u8, false);
+        for i in 0..count {
+            if i > 0 {
+                out.push(b',');
+            }
+            push_flags(out, record::load(bytes, i * size, elem), b"|", table);
+        }
+    }
+    out.push(b'}');
 }
 
 /// A string of the traced kernel; its address in parentheses if the catalog does not have it.
@@ -178,6 +240,19 @@ mod tests {
         assert_eq!(flags(0x82), "D|I");
         assert_eq!(flags(0x101), "S|0x100");
         assert_eq!(flags(0x100), "0x100");
+    }
+
+    /// Lines of a 7.3.4 kernel; `crates/vm/tests/tracers.rs` compares more.
+    #[test]
+    fn layers_and_untrusted_texts() {
+        let mut out = Vec::new();
+        let names = table(&[(1, "read"), (2, "write")]);
+        push_layers(&mut out, &[3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0], 3, &names);
+        push_layers(&mut out, &[3, 0, 0, 0], u64::MAX, &names);
+        assert_eq!(out, b"{read|write,,write}{}");
+        out.clear();
+        push_escaped(&mut out, b"a b'c=\"\\\n\x01\xc3~");
+        assert_eq!(out, br#"a\040b\047c\075\"\\\n\001\303~"#);
     }
 
     #[test]
