@@ -1,7 +1,7 @@
 //! The child of a `fork`: a region of its own, in the place of its parent's.
 //!
-//! The child sees owners and slots wiped, so it cannot write where its parent does. With its first
-//! event it makes a file beside its parent's, lays out a region in it, gives it the catalog, and
+//! The child sees owners and slots wiped, so it cannot write where its parent does. Before it writes
+//! anything, with its first event, it makes a file beside its parent's, lays out a region in it, gives it the catalog, and
 //! puts the mapping where the parent's was: whatever points into the region stays right. All this
 //! without allocating and without a lock of the C library, since the first event may come from a
 //! signal handler.
@@ -53,7 +53,7 @@ pub(crate) fn begin_region(inner: &Inner) -> bool {
     };
     let is_moved = place.replace(inner.memory());
     if is_moved {
-        inner.process.store(system::process_id(), Ordering::Relaxed);
+        inner.renumber();
         // SAFETY: owners and slots are wiped: that is how we came here; and nobody else is here.
         unsafe { inner.lanes.restart() };
     }

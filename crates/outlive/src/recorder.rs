@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use outlive_event::{FilterError, Predicate};
 use outlive_ring::extension::{Layout, store_clock_pair};
 use outlive_ring::{Inside, Lanes, NoLane, RawMemory, Region, RunRecord};
+use outlive_trace::cmdline::EventToken;
 use outlive_trace::start::close_run;
 
 use crate::background::Background;
@@ -67,8 +68,11 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     /// Where the CPU is read quickly, if it can be.
     cpu_word: Option<CpuWord>,
-    /// Tells recorders of one process apart, from 1.
-    number: u32,
+    /// Tells recorders of one process apart, from 1. A forked child that has a region of its own gets
+    /// another one: its threads have to be met again.
+    number: AtomicU32,
+    /// The events that are switched on from the start.
+    enabled: &'static [EventToken],
     /// The process that the region belongs to: the one that started it, or a forked child with a
     /// region of its own.
     pub(crate) process: AtomicU32,
@@ -91,7 +95,6 @@ impl Recorder {
     }
 
     pub(crate) fn start(prepared: Prepared, clock: Comparison) -> Result<Self, Error> {
-        let number = STARTED.fetch_add(1, Ordering::Relaxed) + 1;
         let Prepared {
             place,
             run,
@@ -115,6 +118,7 @@ impl Recorder {
         run.source.reserve(64);
         run.store(&layout, &memory);
         store_clock_pair(&layout, &memory, 0, clock.pair());
+        let enabled: &'static [EventToken] = Vec::leak(enabled);
         let registry = Registry::new(&layout, memory, (enabled, filters), run);
         let control = Control::new().map_err(Error::Memory)?;
         let mut lanes = Lanes::open(region, &control.owners, &control.slots, system::barrier());
@@ -126,7 +130,8 @@ impl Recorder {
             layout,
             clock,
             cpu_word: CpuWord::find(),
-            number,
+            number: AtomicU32::new(next_number()),
+            enabled,
             process: AtomicU32::new(system::process_id()),
             locks: place.locks().map(AtomicI32::new),
             at_thread_end: AtThreadEnd::new(thread_ends),
@@ -238,7 +243,7 @@ impl Inner {
         let (Some(clock), Some(cpu)) = (self.clock.quick(), cpu) else {
             return false;
         };
-        if thread.recorder.get() != self.number || filter.is_some() {
+        if thread.recorder.get() != self.number() || filter.is_some() {
             return false;
         }
         put_common(event, id, cpu, thread);
@@ -256,7 +261,10 @@ impl Inner {
     #[inline(never)]
     pub(crate) fn write_slowly(&self, id: u16, event: &mut [u8], filter: Option<&Predicate>) {
         let thread = Thread::current();
-        if thread.recorder.get() != self.number {
+        if !self.has_region() {
+            return;
+        }
+        if thread.recorder.get() != self.number() {
             self.meet(thread);
         }
         let cpu = self.cpu_word.and_then(CpuWord::read);
@@ -269,8 +277,7 @@ impl Inner {
                 let written = self.write_in_lane(lane, event);
                 self.beat(written);
             }
-            Err(NoLane::AllBusy) => {}
-            Err(NoLane::Forked) => self.write_as_child(thread, event),
+            Err(NoLane::AllBusy | NoLane::Forked) => {}
         }
     }
 
@@ -283,14 +290,28 @@ impl Inner {
         now
     }
 
-    /// A forked child's first event.
-    #[cold]
-    fn write_as_child(&self, thread: &Thread, event: &[u8]) {
-        if crate::fork::begin_region(self)
-            && let Ok(lane) = self.lanes.enter(&thread.slot)
-        {
-            self.write_in_lane(lane, event);
-        }
+    /// Whether this process has a region: a forked child's begins here, before anything is written,
+    /// since until then what is mapped is its parent's.
+    fn has_region(&self) -> bool {
+        !self.lanes.is_forked() || crate::fork::begin_region(self)
+    }
+
+    #[inline(always)]
+    fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// The process has another region from now on: that of a forked child.
+    pub(crate) fn renumber(&self) {
+        self.process.store(system::process_id(), Ordering::Relaxed);
+        self.number.store(next_number(), Ordering::Relaxed);
+    }
+
+    /// Whether an event that this process has not recorded yet is on from the start.
+    fn is_on_from_start(&self, site: &Site) -> bool {
+        let (system, name, _) = site.describe();
+        let mut tokens = self.enabled.iter();
+        site.is_unconditional() || tokens.any(|token| token.matches(system, name))
     }
 
     /// A thread's first event.
@@ -298,7 +319,7 @@ impl Inner {
     fn meet(&self, thread: &Thread) {
         thread.slot.forget();
         thread.id.set(system::thread_id());
-        thread.recorder.set(self.number);
+        thread.recorder.set(self.number());
         if let Some(at_thread_end) = self.at_thread_end {
             at_thread_end.ask();
         }
@@ -332,6 +353,10 @@ impl Inner {
     }
 }
 
+fn next_number() -> u32 {
+    STARTED.fetch_add(1, Ordering::Relaxed) + 1
+}
+
 /// The fields that every event has.
 #[inline(always)]
 fn put_common(event: &mut [u8], id: u16, cpu: u16, thread: &Thread) {
@@ -361,7 +386,7 @@ extern "C" fn process_exits() {
 unsafe extern "C" fn thread_ends(_: *mut libc::c_void) {
     let thread = Thread::current();
     if let Some(inner) = current()
-        && inner.number == thread.recorder.get()
+        && inner.number() == thread.recorder.get()
     {
         inner.lanes.leave(&thread.slot);
     }
@@ -443,6 +468,11 @@ fn put<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V, event: &mut [
 /// Registers a site, and gives its id if the event is to be recorded.
 #[cold]
 pub(crate) fn register(inner: &Inner, site: &'static Site, types: &[FieldType]) -> Option<u16> {
+    // A forked child that records nothing makes no region, and its parent's is not its to write.
+    let may_begin = !inner.lanes.is_forked() || inner.is_on_from_start(site);
+    if !may_begin || !inner.has_region() {
+        return None;
+    }
     let done = inner
         .registry
         .with(|registry| registry.register(&inner.layout, inner.memory(), site, types));

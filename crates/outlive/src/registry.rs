@@ -24,6 +24,8 @@ use crate::{format, system};
 
 /// Longest format text; the kernel's own limit for a file that is read in one piece is a page.
 const FORMAT_MAX: usize = 8192;
+/// The hash of an id that no event has. One event in 2^64 has it too.
+const NO_EVENT: u64 = 0;
 /// How often a thread looks again at the lock that another one holds, for some microseconds.
 const PATIENCE: u32 = 10_000;
 
@@ -36,7 +38,7 @@ pub(crate) struct Registry {
     known: Vec<u64>,
     encoded: Vec<u8>,
     /// The events that are switched on from the start.
-    enabled: Vec<EventToken>,
+    enabled: &'static [EventToken],
     /// What events have to match; of several for an event the last one counts.
     filters: Vec<(EventToken, Filter)>,
     /// Each event's filter, in the order of ids.
@@ -51,7 +53,7 @@ impl Registry {
     pub(crate) fn new(
         layout: &Layout,
         memory: RawMemory<'static>,
-        (enabled, filters): (Vec<EventToken>, Vec<(EventToken, Filter)>),
+        (enabled, filters): (&'static [EventToken], Vec<(EventToken, Filter)>),
         run: RunRecord,
     ) -> Self {
         Self {
@@ -178,6 +180,18 @@ impl Registry {
         heartbeat.store(layout, memory);
     }
 
+    /// In a forked child: an event that another thread of the parent was registering when the process
+    /// forked may have a format, and none of its sites an id. Nobody gets that id.
+    fn settle_in_child(&mut self) {
+        let whole = self.known.len().min(self.compiled.len());
+        self.known.truncate(whole);
+        self.compiled.truncate(whole);
+        if whole < switch::IDS.len() {
+            self.known.push(NO_EVENT);
+            self.compiled.push(None);
+        }
+    }
+
     /// Gives a forked child's region the catalog that this process has.
     pub(crate) fn copy_catalog(&self, layout: &Layout, from: RawMemory<'_>, to: RawMemory<'_>) {
         use outlive_ring::Memory;
@@ -271,8 +285,11 @@ impl Locked {
         Some(result)
     }
 
-    /// Unlocks what another thread of the parent may have held when the process forked.
+    /// Unlocks what another thread of the parent may have held when the process forked. By the only
+    /// thread that uses the registry yet.
     pub(crate) fn unlock_in_child(&self) {
-        self.holder.store(0, Ordering::Release);
+        if self.holder.swap(0, Ordering::AcqRel) != 0 {
+            self.with(Registry::settle_in_child);
+        }
     }
 }

@@ -6,8 +6,9 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 
 use common::{Child, Decoded, Folder, child_state, events_of, open_region, turn};
-use outlive::{Recorder, Verdict, event};
+use outlive::{Field, Recorder, Verdict, dynamic, event, span};
 use outlive_trace::generation;
+use outlive_trace::view::View;
 
 fn start(state: &Path) -> Recorder {
     Recorder::builder("prog")
@@ -152,6 +153,106 @@ fn child_forks() {
     }
 }
 
+/// The first events of forked children, each at a place where the parent has recorded nothing before the
+/// fork but has something new since.
+#[test]
+fn child_forks_what_records_something_new() {
+    let Some((state, _)) = child_state() else {
+        return;
+    };
+    let _recorder = start(&state);
+    event!("test:step", number = 1u64);
+    let open = span!("test:open");
+    let fields = [("text", <str as Field>::TYPE)];
+    let declared = dynamic::Event::declare("child", "declared", &fields).unwrap();
+    fork_behind(
+        || event!("late:one", number = 11u64),
+        || event!("child:first", text = "of the child"),
+    );
+    fork_behind(
+        || event!("late:two", number = 12u64),
+        || drop(span!("child:span", text = "of the child")),
+    );
+    fork_behind(
+        || event!("late:three", number = 13u64),
+        || assert!(declared.record(|fields| fields.put(0, "of the child"))),
+    );
+    fork_behind(|| event!("late:four", number = 14u64), || drop(open));
+    std::process::abort();
+}
+
+/// Forks; `parent` runs before `child` does.
+fn fork_behind(parent: impl FnOnce(), child: impl FnOnce()) {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    // SAFETY: the child calls what it may, and ends.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        drop(writer);
+        // Until the parent has closed its end.
+        assert_eq!(rustix::io::read(reader, &mut [0; 1]), Ok(0));
+        // SAFETY: the name ends with a zero.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"the child".as_ptr()) };
+        child();
+        // SAFETY: nothing runs after it.
+        unsafe { libc::_exit(0) };
+    }
+    // What it would end is for the child to end.
+    std::mem::forget(child);
+    parent();
+    drop(writer);
+    // SAFETY: our child.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+}
+
+/// Children wrote their formats behind the parent's as they were at the fork: over those that had come
+/// since, so that the parent's events were shown with the fields of others.
+#[test]
+fn a_forked_childs_first_event_leaves_its_parents_catalog_alone() {
+    let folder = Folder::new();
+    let status = Child::spawn("child_forks_what_records_something_new", folder.path(), 1).wait();
+    assert_eq!(status.signal(), Some(libc::SIGABRT));
+    let parents = open_region(folder.path(), "prog");
+    let names = |view: &View| -> Vec<String> {
+        let events = view.catalog.events();
+        events.map(|event| event.name.clone()).collect()
+    };
+    assert_eq!(
+        names(&parents),
+        ["step", "open", "one", "two", "three", "four"]
+    );
+    let late = events_of(&parents);
+    let late = late.iter().filter(|event| event.name.starts_with("late:"));
+    let late: Vec<u64> = late.map(|event| event.u64("number")).collect();
+    assert_eq!(late, [11, 12, 13, 14]);
+    let is_childs = |tasks: &[(i32, Vec<u8>)]| tasks.iter().any(|(_, name)| name == b"the child");
+    let tasks = |path: &Path| {
+        let mapping = outlive_trace::Mapping::of_path(path).unwrap();
+        let layout = outlive_ring::extension::Layout::load(&mapping).unwrap();
+        outlive_ring::catalog::task_names(&layout, &mapping)
+    };
+    let live = common::region_path(folder.path(), "prog");
+    assert!(!is_childs(&tasks(&live)));
+    let mut firsts = Vec::new();
+    for (_, path) in outlive_trace::apps::children(&live) {
+        assert!(is_childs(&tasks(&path)));
+        let events = events_of(&View::open(&path).unwrap());
+        firsts.push(events[0].name.clone());
+        if let Some(first) = events.iter().find(|event| event.name.starts_with("child:")) {
+            assert_eq!(first.text("text"), "of the child");
+        }
+    }
+    firsts.sort();
+    assert_eq!(
+        firsts,
+        [
+            "child:declared",
+            "child:first",
+            "child:span",
+            "outlive:span_end"
+        ]
+    );
+}
+
 #[test]
 fn child_forks_one_that_goes_on() {
     if let Some((state, _)) = child_state() {
@@ -244,7 +345,7 @@ fn forked_children_have_regions_of_their_own() {
     let children = outlive_trace::apps::children(&live);
     let mut left: Vec<Vec<u64>> = children
         .iter()
-        .map(|(_, path)| numbers(&events_of(&outlive_trace::view::View::open(path).unwrap())))
+        .map(|(_, path)| numbers(&events_of(&View::open(path).unwrap())))
         .collect();
     left.sort();
     assert_eq!(
@@ -264,11 +365,7 @@ fn forked_children_have_regions_of_their_own() {
     let kept = generation::list_instance(&state, "prog.child").unwrap();
     let mut kept: Vec<Vec<u64>> = kept
         .iter()
-        .map(|kept| {
-            numbers(&events_of(
-                &outlive_trace::view::View::open(&kept.region_path()).unwrap(),
-            ))
-        })
+        .map(|kept| numbers(&events_of(&View::open(&kept.region_path()).unwrap())))
         .collect();
     kept.sort();
     assert_eq!(kept, left);

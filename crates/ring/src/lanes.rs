@@ -411,9 +411,12 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
         Err(NoLane::AllBusy)
     }
 
-    /// Whether the memory of owners and slots is that of a forked child.
-    fn is_forked(&self) -> bool {
-        self.owner(0).load(Ordering::Relaxed) == 0
+    /// Whether the memory of owners and slots is that of a forked child, whose own region has not
+    /// begun: this one is its parent's.
+    #[must_use]
+    pub fn is_forked(&self) -> bool {
+        // Acquire: pairs with the release of `restart`.
+        self.owner(0).load(Ordering::Acquire) == 0
     }
 
     /// Counts an event that could not be written.
