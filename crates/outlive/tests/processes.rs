@@ -370,3 +370,88 @@ fn forked_children_have_regions_of_their_own() {
     kept.sort();
     assert_eq!(kept, left);
 }
+
+/// From now on the calling thread may not call `membarrier`. Whether it could so far.
+fn forbid_membarrier() -> bool {
+    // What the system has (MEMBARRIER_CMD_QUERY, membarrier(2)).
+    // SAFETY: numbers only.
+    if unsafe { libc::syscall(libc::SYS_membarrier, 0, 0) } <= 0 {
+        return false;
+    }
+    let instruction = |code: u32, (jt, jf), k| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let (load, jump, ret) = (libc::BPF_LD, libc::BPF_JMP, libc::BPF_RET);
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    let mut filter = [
+        // The call's number is the first word of what is looked at (seccomp(2)).
+        instruction(load | libc::BPF_W | libc::BPF_ABS, (0, 0), 0),
+        instruction(
+            jump | libc::BPF_JEQ | libc::BPF_K,
+            (0, 1),
+            libc::SYS_membarrier as u32,
+        ),
+        instruction(ret | libc::BPF_K, (0, 0), refused),
+        instruction(ret | libc::BPF_K, (0, 0), libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the program is as seccomp(2) wants it; it is copied.
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ) == 0
+    }
+}
+
+#[test]
+fn child_may_not_call_membarrier_any_more() {
+    let Some((state, threads)) = child_state() else {
+        return;
+    };
+    let builder = Recorder::builder("prog").state(&state).size(256 << 10);
+    let _recorder = builder.lanes(1).start().unwrap();
+    let acks = common::Acks::open(&state, threads);
+    std::thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            event!("test:step", number = 1u64);
+            acks.store(0, 1);
+            std::thread::park();
+            event!("test:step", number = 3u64);
+        });
+        while acks.load(0) == 0 {
+            std::thread::yield_now();
+        }
+        if forbid_membarrier() {
+            event!("test:step", number = 2u64);
+            acks.store(0, 2);
+        }
+        owner.thread().unpark();
+        owner.join().unwrap();
+    });
+    std::process::abort();
+}
+
+/// Without a barrier in the owner's thread its slot may look as if it was outside of its lane.
+#[test]
+fn a_lane_is_not_taken_from_its_owner_when_the_barrier_fails() {
+    let folder = Folder::new();
+    let acks = common::Acks::create(folder.path(), 1);
+    let test = "child_may_not_call_membarrier_any_more";
+    let status = Child::spawn(test, folder.path(), 1).wait();
+    assert_eq!(status.signal(), Some(libc::SIGABRT));
+    if acks.load(0) != 2 {
+        return println!("membarrier: skipped: there is none, or no seccomp filter can be set");
+    }
+    let view = open_region(folder.path(), "prog");
+    assert_eq!(numbers(&events_of(&view)), [1, 3]);
+    assert_eq!(view.cpus[0].counters.dropped, 1);
+}

@@ -111,8 +111,8 @@ impl<'r> ThreadSlot<'r> {
 #[derive(Debug, Clone, Copy)]
 pub enum Barrier {
     /// The thread that takes runs this, which puts a full barrier into all running threads of the
-    /// process; the thread that enters needs none.
-    Process(fn()),
+    /// process, and says whether it did; the thread that enters needs none.
+    Process(fn() -> bool),
     /// Both run a full barrier.
     Own,
 }
@@ -385,12 +385,16 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
         {
             return false;
         }
-        match self.barrier {
+        let is_ordered = match self.barrier {
             Barrier::Process(barrier) => barrier(),
-            Barrier::Own => fence(Ordering::SeqCst),
-        }
+            Barrier::Own => {
+                fence(Ordering::SeqCst);
+                true
+            }
+        };
+        // Without the barrier it may be inside whatever its slot says.
         // Acquire: pairs with the stores of the old owner since it left.
-        let is_inside = slot.inside.load(Ordering::Acquire) == lane as u32 + 1;
+        let is_inside = !is_ordered || slot.inside.load(Ordering::Acquire) == lane as u32 + 1;
         if is_inside {
             owner.store(old, Ordering::Release);
         }
