@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use outlive_ring::{Owner, Slot};
 
@@ -22,6 +22,8 @@ pub(crate) struct Control {
     pub(crate) slots: [Slot; SLOTS],
     /// How far this process is with a region of its own, if it was forked.
     pub(crate) child: AtomicU32,
+    /// Events that came while another thread made that region.
+    pub(crate) lost: AtomicU64,
 }
 
 impl Control {

@@ -8,23 +8,24 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
 use std::fmt::Write;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::IntoRawFd;
 use std::ptr;
 use std::sync::atomic::Ordering;
 
 use outlive_ring::extension::store_clock_pair;
 use outlive_ring::{Memory, RawMemory, Region, RunState};
+use outlive_trace::beside;
 
+use crate::control::Control;
 use crate::recorder::{Inner, current};
 use crate::system;
 use crate::thread::Thread;
 
-/// Longest path of a file (`PATH_MAX`, limits.h).
-const PATH_MAX: usize = 4096;
-/// The child is making its region.
+/// The child is making its region, or cannot.
 const BEGUN: u32 = 1;
+/// It has one.
+const READY: u32 = 2;
 
 /// In the child, before `fork` returns: the parent's locks are the parent's alone, and the thread
 /// that forked is another one now.
@@ -36,28 +37,37 @@ pub(crate) extern "C" fn in_child() {
 }
 
 /// Makes the child's region. Whether it may record now; of threads that come at the same time, one
-/// makes it and the others' events are lost.
+/// makes it and the others' events are dropped, and counted there.
 #[cold]
 pub(crate) fn begin_region(inner: &Inner) -> bool {
-    let is_first = inner
-        .control
-        .child
-        .compare_exchange(0, BEGUN, Ordering::Relaxed, Ordering::Relaxed)
+    let Control { child, lost, .. } = inner.control;
+    let is_first = child
+        .compare_exchange(0, BEGUN, Ordering::SeqCst, Ordering::SeqCst)
         .is_ok();
     if !is_first {
+        lost.fetch_add(1, Ordering::SeqCst);
+        // Sequentially consistent on both sides: either we see that it is ready, or it sees our count.
+        if child.load(Ordering::SeqCst) == READY {
+            count_lost(inner);
+        }
         return false;
     }
     inner.registry.unlock_in_child();
-    let Some(place) = make(inner) else {
-        return false;
-    };
-    let is_moved = place.replace(inner.memory());
-    if is_moved {
+    let is_ready = make(inner).is_some_and(|place| place.replace(inner.memory()));
+    if is_ready {
         inner.renumber();
         // SAFETY: owners and slots are wiped: that is how we came here; and nobody else is here.
         unsafe { inner.lanes.restart() };
+        child.store(READY, Ordering::SeqCst);
+        count_lost(inner);
     }
-    is_moved
+    is_ready
+}
+
+/// Counts the events that came while the region was being made.
+fn count_lost(inner: &Inner) {
+    let lost = inner.control.lost.swap(0, Ordering::SeqCst);
+    inner.lanes.count_dropped(lost);
 }
 
 /// A mapping of the child's file, not yet where the parent's is.
@@ -82,8 +92,9 @@ impl Place {
 fn make(inner: &Inner) -> Option<Place> {
     let parents = inner.memory();
     let len = parents.len();
-    let descriptor = create(inner, len)?;
+    let file = beside::create_in_child(inner.place.path()?, len as u64)?;
     // It stays open, for the lock.
+    let descriptor = file.into_raw_fd();
     inner.locks[0].store(descriptor, Ordering::Relaxed);
     // SAFETY: a new mapping of the file, where the kernel finds room.
     let address = unsafe {
@@ -125,67 +136,4 @@ fn lay_out(inner: &Inner, memory: RawMemory<'_>) -> Option<()> {
         store_clock_pair(&layout, &memory, 0, pair);
         registry.copy_catalog(&layout, inner.memory(), memory);
     })
-}
-
-/// Creates, allocates and locks the file. An older one of that process id is not ours to remove.
-fn create(inner: &Inner, len: usize) -> Option<libc::c_int> {
-    let mut path = [0; PATH_MAX];
-    let path = file_name(inner, &mut path)?;
-    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    // SAFETY: the path ends with a zero.
-    let descriptor = unsafe { libc::open(path.as_ptr(), flags, 0o600) };
-    if descriptor < 0 {
-        return None;
-    }
-    // Locked before it has a length: until then the parent's next start leaves it alone.
-    if lock(descriptor) && allocate(descriptor, len) {
-        return Some(descriptor);
-    }
-    // SAFETY: the path ends with a zero.
-    unsafe { libc::unlink(path.as_ptr()) };
-    // SAFETY: ours, and not used again.
-    unsafe { system::close(descriptor) };
-    None
-}
-
-fn lock(descriptor: libc::c_int) -> bool {
-    // SAFETY: zero is a lock of the whole file, of no process.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = libc::F_WRLCK as libc::c_short;
-    // SAFETY: the lock is as fcntl(2) wants it.
-    unsafe { libc::fcntl(descriptor, libc::F_OFD_SETLK, &raw const lock) == 0 }
-}
-
-fn allocate(descriptor: libc::c_int, len: usize) -> bool {
-    // SAFETY: numbers only.
-    libc::off_t::try_from(len)
-        .is_ok_and(|len| unsafe { libc::fallocate(descriptor, 0, 0, len) == 0 })
-}
-
-/// The parent's file name with the process id behind it.
-fn file_name<'b>(inner: &Inner, buffer: &'b mut [u8; PATH_MAX]) -> Option<&'b CStr> {
-    let parents = inner.place.path()?.as_os_str().as_bytes();
-    let mut digits = Digits::default();
-    write!(digits, ".{}", system::process_id()).ok()?;
-    let digits = &digits.bytes[..digits.len];
-    let end = parents.len() + digits.len();
-    buffer.get_mut(..parents.len())?.copy_from_slice(parents);
-    buffer.get_mut(parents.len()..end)?.copy_from_slice(digits);
-    CStr::from_bytes_until_nul(buffer.get(..=end)?).ok()
-}
-
-#[derive(Default)]
-struct Digits {
-    bytes: [u8; 16],
-    len: usize,
-}
-
-impl Write for Digits {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let room = self.bytes.get_mut(self.len..self.len + text.len());
-        room.ok_or(std::fmt::Error)?
-            .copy_from_slice(text.as_bytes());
-        self.len += text.len();
-        Ok(())
-    }
 }

@@ -50,7 +50,8 @@ type Lane<'l> = Inside<'l, 'static, RawMemory<'static>>;
 ///
 /// A child of `fork` begins a region of its own with its first event: the file beside its parent's
 /// with the child's process id behind the name. The parent's next start keeps it as a generation of
-/// `NAME.child`. A child that records nothing makes nothing, and cannot end its parent's recording.
+/// `NAME.child`. There are 15 such files at most: for a new one the oldest goes whose child has ended.
+/// A child that records nothing makes nothing, and cannot end its parent's recording.
 #[derive(Debug)]
 #[must_use = "recording ends when this is dropped"]
 pub struct Recorder {
@@ -481,7 +482,7 @@ pub(crate) fn register(inner: &Inner, site: &'static Site, types: &[FieldType]) 
     }
     if done.is_none() {
         // A signal handler has interrupted a registration: there is no format for its event.
-        inner.lanes.count_dropped();
+        inner.lanes.count_dropped(1);
     }
     site.id()
         .filter(|_| site.is_unconditional() || site.is_enabled())

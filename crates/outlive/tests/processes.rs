@@ -7,6 +7,7 @@ use std::path::Path;
 
 use common::{Child, Decoded, Folder, child_state, events_of, open_region, turn};
 use outlive::{Field, Recorder, Verdict, dynamic, event, span};
+use outlive_trace::beside::{self, BESIDE_MAX};
 use outlive_trace::generation;
 use outlive_trace::view::View;
 
@@ -454,4 +455,99 @@ fn a_lane_is_not_taken_from_its_owner_when_the_barrier_fails() {
     let view = open_region(folder.path(), "prog");
     assert_eq!(numbers(&events_of(&view)), [1, 3]);
     assert_eq!(view.cpus[0].counters.dropped, 1);
+}
+
+/// One child more at a time than may have regions, and then some more, one after the other.
+#[test]
+fn child_forks_many() {
+    let Some((state, _)) = child_state() else {
+        return;
+    };
+    let _recorder = start(&state);
+    let acks = common::Acks::open(&state, 1);
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let at_once = BESIDE_MAX as u64 + 1;
+    for number in 1..=at_once {
+        // SAFETY: the child calls what it may, and ends.
+        if unsafe { libc::fork() } == 0 {
+            event!("test:step", number = number);
+            acks.store(0, number);
+            // Until the parent has closed its end.
+            drop(writer);
+            let _ = rustix::io::read(&reader, &mut [0; 1]);
+            // SAFETY: nothing runs after it.
+            unsafe { libc::_exit(0) };
+        }
+        while acks.load(0) < number {
+            std::thread::yield_now();
+        }
+    }
+    drop(writer);
+    for _ in 0..at_once {
+        // SAFETY: any child of ours.
+        unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
+    }
+    for number in 101..=103u64 {
+        fork(|| event!("test:step", number = number));
+    }
+    std::process::abort();
+}
+
+/// A server that forks for each request filled the tmpfs.
+#[test]
+fn forked_children_have_so_many_regions_at_most() {
+    let folder = Folder::new();
+    common::Acks::create(folder.path(), 1);
+    let status = Child::spawn("child_forks_many", folder.path(), 1).wait();
+    assert_eq!(status.signal(), Some(libc::SIGABRT));
+    let live = common::region_path(folder.path(), "prog");
+    let children = outlive_trace::apps::children(&live).into_iter();
+    let mut left: Vec<u64> = children
+        .flat_map(|(_, path)| numbers(&events_of(&View::open(&path).unwrap())))
+        .collect();
+    left.sort_unstable();
+    let newest: Vec<u64> = (4..=BESIDE_MAX as u64).chain(101..=103).collect();
+    assert_eq!(left, newest);
+    assert_eq!(beside::refused(&live), 1, "the last one of the first");
+    assert_eq!(beside::removed(&live), 3);
+}
+
+const THREADS_OF_CHILD: u64 = 8;
+
+#[test]
+fn child_forks_one_whose_threads_begin_at_once() {
+    let Some((state, _)) = child_state() else {
+        return;
+    };
+    let _recorder = start(&state);
+    fork(|| {
+        let begin = std::sync::Barrier::new(THREADS_OF_CHILD as usize);
+        std::thread::scope(|scope| {
+            for number in 1..=THREADS_OF_CHILD {
+                let begin = &begin;
+                scope.spawn(move || {
+                    begin.wait();
+                    event!("test:step", number = number);
+                });
+            }
+        });
+    });
+    std::process::abort();
+}
+
+/// One of them makes the region; what the others had meanwhile was lost without a word.
+#[test]
+fn what_a_forked_childs_threads_lose_at_its_begin_is_counted() {
+    for _ in 0..20 {
+        let folder = Folder::new();
+        let test = "child_forks_one_whose_threads_begin_at_once";
+        let status = Child::spawn(test, folder.path(), 1).wait();
+        assert_eq!(status.signal(), Some(libc::SIGABRT));
+        let live = common::region_path(folder.path(), "prog");
+        let (_, path) = &outlive_trace::apps::children(&live)[0];
+        let view = View::open(path).unwrap();
+        let dropped: u64 = view.cpus.iter().map(|cpu| cpu.counters.dropped).sum();
+        let recorded = numbers(&events_of(&view)).len() as u64;
+        assert_eq!(recorded + dropped, THREADS_OF_CHILD);
+    }
 }

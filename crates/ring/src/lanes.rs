@@ -411,7 +411,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
         if self.is_forked() {
             return Err(NoLane::Forked);
         }
-        self.count_dropped();
+        self.count_dropped(1);
         Err(NoLane::AllBusy)
     }
 
@@ -423,10 +423,10 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
         self.owner(0).load(Ordering::Acquire) == 0
     }
 
-    /// Counts an event that could not be written.
-    pub fn count_dropped(&self) {
+    /// Counts events that could not be written.
+    pub fn count_dropped(&self, events: u64) {
         if let Some(layout) = self.region.extension() {
-            count(layout, self.region.memory(), 0, Counter::Dropped, 1);
+            count(layout, self.region.memory(), 0, Counter::Dropped, events);
         }
     }
 }

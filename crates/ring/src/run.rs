@@ -10,6 +10,10 @@ use crate::{Memory, MemoryMut, crc32c};
 
 /// First word of a run record.
 const MAGIC: u32 = u32::from_le_bytes(*b"ORUN");
+/// Offsets of the words that are looked at without the rest.
+const SEQUENCE: usize = 8;
+const PID_AND_STATE: usize = 56;
+const STARTED_REALTIME: usize = 72;
 /// Offsets and lengths of the texts, which are UTF-8 and padded with zeros.
 const HOST: (usize, usize) = (160, 64);
 const PROGRAM: (usize, usize) = (224, 128);
@@ -98,6 +102,19 @@ impl RunRecord {
             .max_by_key(|run| run.sequence)
     }
 
+    /// State and start (`CLOCK_REALTIME`) of the newer slot, without a look at its checksum: for who may
+    /// not allocate.
+    #[must_use]
+    pub fn glance(layout: &Layout, memory: &impl Memory) -> Option<(RunState, u64)> {
+        let slots = [0, 1].map(|slot| layout.run_slot(slot));
+        let newer = slots
+            .into_iter()
+            .filter(|&at| memory.load_u32(at) == MAGIC)
+            .max_by_key(|&at| memory.load_u64(at + SEQUENCE))?;
+        let state = state_of(memory.load_u64(newer + PID_AND_STATE));
+        Some((state, memory.load_u64(newer + STARTED_REALTIME)))
+    }
+
     /// Stores the record in the slot that does not hold the newest one.
     pub fn store(&self, layout: &Layout, memory: &impl MemoryMut) {
         memory.write(layout.run_slot(self.sequence as usize % 2), &self.encode());
@@ -105,16 +122,16 @@ impl RunRecord {
 
     fn words(&self) -> [(usize, u64); 9] {
         [
-            (8, self.sequence),
+            (SEQUENCE, self.sequence),
             (48, self.run_sequence),
             (64, self.pid_start_ticks),
-            (72, self.started_realtime_ns),
+            (STARTED_REALTIME, self.started_realtime_ns),
             (80, self.started_monotonic_ns),
             (88, self.started_boottime_ns),
             (96, self.closed_realtime_ns),
             (104, self.poll_interval_ns),
             (
-                56,
+                PID_AND_STATE,
                 u64::from(self.pid.cast_unsigned()) | (self.state as u64) << 32,
             ),
         ]
@@ -160,20 +177,16 @@ impl RunRecord {
         if first as u32 != MAGIC || (first >> 32) as u32 != crc32c(0, &bytes[8..]) {
             return None;
         }
-        let pid_and_state = word(56);
+        let pid_and_state = word(PID_AND_STATE);
         Some(Self {
-            sequence: word(8),
+            sequence: word(SEQUENCE),
             run_id: RunId(id(16)),
             boot_id: id(32),
             run_sequence: word(48),
             pid: (pid_and_state as u32).cast_signed(),
-            state: if pid_and_state >> 32 == 0 {
-                RunState::Running
-            } else {
-                RunState::Closed
-            },
+            state: state_of(pid_and_state),
             pid_start_ticks: word(64),
-            started_realtime_ns: word(72),
+            started_realtime_ns: word(STARTED_REALTIME),
             started_monotonic_ns: word(80),
             started_boottime_ns: word(88),
             closed_realtime_ns: word(96),
@@ -187,6 +200,13 @@ impl RunRecord {
             source: text(SOURCE),
             cmdline: text(CMDLINE),
         })
+    }
+}
+
+fn state_of(pid_and_state: u64) -> RunState {
+    match pid_and_state >> 32 {
+        0 => RunState::Running,
+        _ => RunState::Closed,
     }
 }
 
@@ -205,6 +225,7 @@ mod tests {
             run_id: RunId([7; 16]),
             boot_id: [9; 16],
             run_sequence: 3,
+            started_realtime_ns: 77,
             pid: -5,
             host: "böx".into(),
             cmdline: "trace_instance=boot_mapped^@trace,sched".into(),
@@ -218,6 +239,8 @@ mod tests {
         run.closed_realtime_ns = 5;
         run.store(&layout, &memory);
         assert_eq!(RunRecord::load(&layout, &memory), Some(run));
+        let glance = RunRecord::glance(&layout, &memory);
+        assert_eq!(glance, Some((RunState::Closed, before.started_realtime_ns)));
         memory.write(layout.run_slot(0) + 2000, &[1]);
         assert_eq!(RunRecord::load(&layout, &memory), Some(before));
     }

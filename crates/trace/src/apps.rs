@@ -13,7 +13,7 @@ use crate::start::{Holds, look_at};
 use crate::verdict::boot_id;
 use crate::{
     Access, CopySource, Error, Generation, Mapping, Meta, StateDir, StateLock, Verdict, beside,
-    durable, generation, lock, name,
+    durable, generation, lock, name, neighbours,
 };
 
 /// What the instance of a program's children has behind the program's name.
@@ -108,9 +108,9 @@ pub fn keep_children(
 }
 
 /// A child locks its file before it gives it a length.
-pub(crate) fn is_being_made(pid: u32, path: &Path) -> bool {
+fn is_being_made(pid: u32, path: &Path) -> bool {
     let is_empty = fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0);
-    is_empty && Path::new(&format!("/proc/{pid}")).exists()
+    is_empty && neighbours::is_process(pid)
 }
 
 fn keep_child(

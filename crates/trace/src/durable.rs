@@ -157,11 +157,16 @@ pub(crate) fn create_new(path: &Path) -> Result<File, Error> {
 /// What cannot fit is not even tried: a file system that is full for a moment is trouble for others.
 pub(crate) fn allocate(file: &File, path: &Path, len_bytes: u64) -> Result<(), Error> {
     check_room(file, path, len_bytes)?;
-    let result = match fallocate(file, len_bytes) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => extend_with_zeros(file, len_bytes),
-        result => result.map_err(io::Error::from),
-    };
-    result.map_err(|error| allocation_error(path, len_bytes, error))
+    fill(file, len_bytes).map_err(|error| allocation_error(path, len_bytes, error.into()))
+}
+
+/// As [`allocate`], whatever there is room for. Allocates no memory.
+pub(crate) fn fill(file: &File, len_bytes: u64) -> Result<(), Errno> {
+    match fallocate(file, len_bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => extend_with_zeros(file, len_bytes)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        result => result,
+    }
 }
 
 /// Whether `file` can become as long as `len_bytes`, as far as the file system knows now.
@@ -210,12 +215,12 @@ fn fallocate(file: &File, len_bytes: u64) -> Result<(), Errno> {
 fn extend_with_zeros(file: &File, len_bytes: u64) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
 
-    let zeros = vec![0; 1 << 20];
+    static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
     let mut at = file.metadata()?.len();
     while at < len_bytes {
         let step =
-            usize::try_from(len_bytes - at).map_or(zeros.len(), |left| left.min(zeros.len()));
-        file.write_all_at(&zeros[..step], at)?;
+            usize::try_from(len_bytes - at).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+        file.write_all_at(&ZEROS[..step], at)?;
         at += step as u64;
     }
     Ok(())

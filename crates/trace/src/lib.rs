@@ -47,6 +47,7 @@ mod iomem;
 mod lock;
 mod mapping;
 mod name;
+mod neighbours;
 mod place;
 pub mod recording;
 pub mod retention;

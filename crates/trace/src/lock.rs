@@ -101,6 +101,13 @@ fn try_lock(file: &File, range: ByteRange) -> io::Result<bool> {
     }
 }
 
+/// Takes the lock of an area's file, open for writing, for as long as the file is open. `false` if
+/// somebody has it. Allocates nothing.
+pub(crate) fn lock_area(file: &File) -> Result<bool, rustix::io::Errno> {
+    try_lock(file, ByteRange::ALL)
+        .map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
+}
+
 /// Whether somebody with another open file has the lock.
 fn is_locked(file: &File, range: ByteRange) -> io::Result<bool> {
     let mut lock = range.exclusive();

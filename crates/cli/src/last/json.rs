@@ -60,7 +60,11 @@ pub(super) fn others(others: &Others) -> Value {
             "events": other.events,
         })
     });
-    json!({"processes": processes.collect::<Vec<_>>(), "removed": others.removed})
+    json!({
+        "processes": processes.collect::<Vec<_>>(),
+        "removed": others.removed,
+        "refused": others.refused,
+    })
 }
 
 fn lost(lost: &Lost) -> Value {

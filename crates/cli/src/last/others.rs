@@ -13,6 +13,8 @@ pub(super) struct Others {
     pub(super) processes: Vec<Other>,
     /// Regions that had to make room for these.
     pub(super) removed: u64,
+    /// Forked children that got none.
+    pub(super) refused: u64,
 }
 
 /// One of them.
@@ -45,6 +47,7 @@ impl Others {
         Ok(Self {
             processes,
             removed: live.map_or(0, beside::removed),
+            refused: live.map_or(0, beside::refused),
         })
     }
 }

@@ -516,14 +516,21 @@ fn write_others(out: &mut impl Write, others: &Others) -> Result<()> {
         0 => {}
         more => line(out, "and", format_args!("{more} more: --json has all"))?,
     }
-    match others.removed {
-        0 => Ok(()),
-        removed => line(
-            out,
-            "and",
-            format_args!("{removed} older ones that ended, and made room for these"),
+    for (count, what) in [
+        (
+            others.removed,
+            "older ones that ended, and made room for these",
         ),
+        (
+            others.refused,
+            "forked children that recorded nothing for want of room",
+        ),
+    ] {
+        if count > 0 {
+            line(out, "and", format_args!("{count} {what}"))?;
+        }
     }
+    Ok(())
 }
 
 fn line(out: &mut impl Write, name: &str, value: impl Display) -> Result<()> {
