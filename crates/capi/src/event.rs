@@ -144,13 +144,13 @@ impl outlive_event {
         if ids.len() + values.len() != self.event.types().len() {
             return Err(OUTLIVE_BAD_COUNT.into());
         }
-        let mut result = Ok(false);
-        self.event.record(|fields| {
+        let mut result = Ok(());
+        let is_recorded = self.event.record(|fields| {
             // SAFETY: as the caller promises.
-            result = unsafe { put_all(fields, ids, values) }.map(|()| true);
+            result = unsafe { put_all(fields, ids, values) };
             result.is_ok()
         });
-        result
+        result.map(|()| is_recorded)
     }
 }
 

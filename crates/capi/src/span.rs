@@ -37,15 +37,17 @@ pub unsafe extern "C" fn outlive_span_begin(
         unsafe { pointer::reference(span) }?;
         // SAFETY: the caller's promise.
         let event = unsafe { pointer::reference(event) }?;
-        let parent = dynamic::current_span();
-        let id = dynamic::new_span_id();
-        // SAFETY: the caller's promise.
-        if unsafe { event.record(Some([id, parent]), values, nr_values) }? {
-            dynamic::replace_current_span(id);
+        let mut result = Ok(false);
+        let begun = dynamic::begin_span(|SpanIds { id, parent }| {
+            // SAFETY: the caller's promise.
+            result = unsafe { event.record(Some([id, parent]), values, nr_values) };
+            matches!(result, Ok(true))
+        });
+        if let Some(SpanIds { id, parent }) = begun {
             // SAFETY: the caller's promise.
             unsafe { pointer::store(span, outlive_span { id, parent }) };
         }
-        Ok(())
+        result.map(drop)
     })
 }
 

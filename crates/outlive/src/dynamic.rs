@@ -88,18 +88,18 @@ impl Event {
 
     /// Records the event with the fields that `fill` puts; those that it leaves out are 0 or empty.
     /// Nothing is recorded if `fill` says `false`, and it is not called if the event is switched off.
-    /// Returns what it said, `true` if it was not called.
+    /// Whether the event was recorded: a filter may have left it out, or no lane was free.
     #[inline]
     pub fn record(&'static self, fill: impl FnOnce(&mut Fields<'_>) -> bool) -> bool {
         if !self.is_enabled() {
-            return true;
+            return false;
         }
         let Some(inner) = current() else {
-            return true;
+            return false;
         };
         let id = self.site.id();
         let Some(id) = id.or_else(|| register(inner, &self.site, &self.types)) else {
-            return true;
+            return false;
         };
         let mut scratch = Scratch::new();
         scratch.push_zeros(self.fixed_bytes);
@@ -111,8 +111,7 @@ impl Event {
             return false;
         }
         let event = scratch.filled();
-        inner.write(id, event, self.site.filter());
-        true
+        inner.write(id, event, self.site.filter())
     }
 }
 
@@ -302,12 +301,16 @@ pub fn new_span_id() -> u64 {
     span::next_id(Thread::current())
 }
 
-/// Begins a span inside of the thread's innermost one. The caller records an event of which the first
-/// fields are `span_id` and `span_parent`.
-#[must_use]
-pub fn begin_span() -> SpanIds {
-    let (id, parent) = span::enter_new();
-    SpanIds { id, parent }
+/// Begins a span inside of the thread's innermost one: `record` records its beginning, an event of which
+/// the first fields are `span_id` and `span_parent`. `None` if it says that it was not recorded: then there
+/// is no span.
+pub fn begin_span(record: impl FnOnce(SpanIds) -> bool) -> Option<SpanIds> {
+    let (id, parent) = span::new_span();
+    let ids = SpanIds { id, parent };
+    record(ids).then(|| {
+        replace_current_span(id);
+        ids
+    })
 }
 
 /// Ends a span that [`begin_span`] began, in the thread in which it began.

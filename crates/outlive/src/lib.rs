@@ -78,4 +78,5 @@ pub mod __private {
     pub use crate::encode::Values;
     pub use crate::recorder::record;
     pub use crate::site::{Site, is_event_name};
+    pub use crate::span::new_span;
 }

@@ -4,10 +4,12 @@
 ///
 /// The name is `system:name`, or `name` alone: then the system is the package's name. A value may be
 /// an integer, a float, a `bool`, a text, a slice or an array of integers: whatever is
-/// [`Field`](crate::Field). Values are evaluated only when the event is switched on. The first time
-/// that an event is recorded, its format is written into the region's catalog.
+/// [`Field`](crate::Field). The first time that an event is recorded, its format is written into the
+/// region's catalog.
 ///
-/// Without a [`Recorder`](crate::Recorder) nothing happens.
+/// Values are not evaluated while the event is switched off, but for the first time that a place in the
+/// program is reached: only then it is found out whether its event is on. Without a
+/// [`Recorder`](crate::Recorder) nothing happens, and nothing is evaluated.
 ///
 /// ```
 /// let path = String::from("/index.html");
@@ -34,7 +36,9 @@ macro_rules! event {
 }
 
 /// Begins a span: `let _span = span!("system:name", field = value, ...)`. It ends when the guard is
-/// dropped. Name and fields are those of [`event!`].
+/// dropped. Name and fields are those of [`event!`]. A span whose beginning is not recorded (switched off,
+/// left out by a filter, no lane free) is none: what is inside of it is inside of its parent, and it has
+/// no end.
 ///
 /// ```
 /// fn answer(path: &str) {
@@ -57,9 +61,12 @@ macro_rules! span {
             &["span_id", "span_parent" $(, stringify!($field))*],
         );
         if SITE.is_enabled() {
-            let span = $crate::Span::begin();
-            $crate::__private::record(&SITE, &(span.id(), span.parent(), $(&$value,)*));
-            span
+            let (id, parent) = $crate::__private::new_span();
+            if $crate::__private::record(&SITE, &(id, parent, $(&$value,)*)) {
+                $crate::Span::begun(id, parent)
+            } else {
+                $crate::Span::none()
+            }
         } else {
             $crate::Span::none()
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use outlive_event::{FilterError, Predicate};
 use outlive_ring::extension::{Layout, store_clock_pair};
-use outlive_ring::{Inside, Lanes, NoLane, RawMemory, Region, RunRecord};
+use outlive_ring::{Lanes, RawMemory, Region, RunRecord};
 use outlive_trace::cmdline::EventToken;
 use outlive_trace::start::close_run;
 
@@ -36,9 +36,6 @@ const SMALL_EVENT: usize = 256;
 static CURRENT: AtomicPtr<Inner> = AtomicPtr::new(ptr::null_mut());
 /// Recorders that were started so far.
 static STARTED: AtomicU32 = AtomicU32::new(0);
-
-/// A lane of the recorder's region that a thread is inside of.
-type Lane<'l> = Inside<'l, 'static, RawMemory<'static>>;
 
 /// The program's flight recorder. Events are recorded while it lives; dropping it closes the run
 /// cleanly, as does `exit`.
@@ -227,12 +224,11 @@ impl Inner {
         *self.lanes.region().memory()
     }
 
-    /// Records an event if it matches the filter. The first bytes of `event` are filled in here.
+    /// Records an event if it matches the filter. The first bytes of `event` are filled in here. Whether it
+    /// was recorded.
     #[inline(always)]
-    pub(crate) fn write(&self, id: u16, event: &mut [u8], filter: Option<&Predicate>) {
-        if !self.write_quickly(id, event, filter) {
-            self.write_slowly(id, event, filter);
-        }
+    pub(crate) fn write(&self, id: u16, event: &mut [u8], filter: Option<&Predicate>) -> bool {
+        self.write_quickly(id, event, filter) || self.write_slowly(id, event, filter)
     }
 
     /// Records an event if nothing else has to be done; says whether it did. Nothing here takes the
@@ -260,10 +256,15 @@ impl Inner {
     /// Records an event of a thread whose lane another one has, or that has none, or that needs more
     /// than to be written.
     #[inline(never)]
-    pub(crate) fn write_slowly(&self, id: u16, event: &mut [u8], filter: Option<&Predicate>) {
+    pub(crate) fn write_slowly(
+        &self,
+        id: u16,
+        event: &mut [u8],
+        filter: Option<&Predicate>,
+    ) -> bool {
         let thread = Thread::current();
         if !self.has_region() {
-            return;
+            return false;
         }
         if thread.recorder.get() != self.number() {
             self.meet(thread);
@@ -271,24 +272,18 @@ impl Inner {
         let cpu = self.cpu_word.and_then(CpuWord::read);
         put_common(event, id, cpu.unwrap_or_else(system::cpu), thread);
         if filter.is_some_and(|filter| !is_wanted(filter, event)) {
-            return;
+            return false;
         }
-        match self.lanes.enter(&thread.slot) {
-            Ok(lane) => {
-                let written = self.write_in_lane(lane, event);
-                self.beat(written);
-            }
-            Err(NoLane::AllBusy | NoLane::Forked) => {}
-        }
-    }
-
-    /// Returns when it was.
-    fn write_in_lane(&self, mut lane: Lane<'_>, event: &[u8]) -> u64 {
+        let Ok(mut lane) = self.lanes.enter(&thread.slot) else {
+            return false;
+        };
         // Inside, so that time goes forwards in each lane.
         let now = self.clock.now();
         // A full ring that is not overwritten: counted.
-        let _ = lane.writer().record(event, now);
-        now
+        let is_recorded = lane.writer().record(event, now).is_ok();
+        drop(lane);
+        self.beat(now);
+        is_recorded
     }
 
     /// Whether this process has a region: a forked child's begins here, before anything is written,
@@ -394,14 +389,15 @@ unsafe extern "C" fn thread_ends(_: *mut libc::c_void) {
     thread.forget();
 }
 
-/// Records the event of a site with these values. Called by the macros, when the site is on.
+/// Records the event of a site with these values, and says whether it did. Called by the macros, when the
+/// site is on.
 #[inline]
-pub fn record<V: Values>(site: &'static Site, values: &V) {
+pub fn record<V: Values>(site: &'static Site, values: &V) -> bool {
     let Some(inner) = current() else {
-        return;
+        return false;
     };
     let Some(id) = site.id().or_else(|| register(inner, site, V::TYPES)) else {
-        return;
+        return false;
     };
     // Known when this is compiled: a buffer that is not larger than it has to be, since it is cleared.
     match V::FIXED_BYTES {
@@ -410,7 +406,7 @@ pub fn record<V: Values>(site: &'static Site, values: &V) {
             values.put(&mut event[..V::FIXED_BYTES]);
             let (words, _) = event.as_chunks::<8>();
             let [_, first, second] = [words[0], words[1], words[2]].map(u64::from_le_bytes);
-            record_two_words::<V>(inner, id, site, first, second);
+            record_two_words::<V>(inner, id, site, first, second)
         }
         0..=48 if !V::IS_DYNAMIC => record_short::<48, V>(inner, id, site, values),
         _ => record_long(inner, id, site, values),
@@ -420,19 +416,30 @@ pub fn record<V: Values>(site: &'static Site, values: &V) {
 /// Records an event whose own fields come in registers. Not a part of each site: once for each kind of
 /// values.
 #[inline(never)]
-fn record_two_words<V: Values>(inner: &Inner, id: u16, site: &Site, first: u64, second: u64) {
+fn record_two_words<V: Values>(
+    inner: &Inner,
+    id: u16,
+    site: &Site,
+    first: u64,
+    second: u64,
+) -> bool {
     let mut event = [0; 24];
     event[8..16].copy_from_slice(&first.to_le_bytes());
     event[16..].copy_from_slice(&second.to_le_bytes());
-    record_array::<24, V>(inner, id, site, event);
+    record_array::<24, V>(inner, id, site, event)
 }
 
 /// Not a part of each site: once for each kind of values.
 #[inline(never)]
-fn record_short<const MAX: usize, V: Values>(inner: &Inner, id: u16, site: &Site, values: &V) {
+fn record_short<const MAX: usize, V: Values>(
+    inner: &Inner,
+    id: u16,
+    site: &Site,
+    values: &V,
+) -> bool {
     let mut event = [0; MAX];
     values.put(&mut event[..V::FIXED_BYTES]);
-    record_array::<MAX, V>(inner, id, site, event);
+    record_array::<MAX, V>(inner, id, site, event)
 }
 
 #[inline(always)]
@@ -441,29 +448,29 @@ fn record_array<const MAX: usize, V: Values>(
     id: u16,
     site: &Site,
     mut event: [u8; MAX],
-) {
-    if !inner.write_quickly(id, &mut event[..V::FIXED_BYTES], site.filter()) {
+) -> bool {
+    inner.write_quickly(id, &mut event[..V::FIXED_BYTES], site.filter()) || {
         // A copy: only this one is in memory.
         let mut event = event;
-        inner.write_slowly(id, &mut event[..V::FIXED_BYTES], site.filter());
+        inner.write_slowly(id, &mut event[..V::FIXED_BYTES], site.filter())
     }
 }
 
 #[inline(never)]
-fn record_long<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V) {
+fn record_long<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V) -> bool {
     let len = values.event_bytes();
     if len <= SMALL_EVENT {
-        put(inner, id, site, values, &mut [0; SMALL_EVENT][..len]);
+        put(inner, id, site, values, &mut [0; SMALL_EVENT][..len])
     } else {
         let len = len.min(EVENT_MAX);
-        put(inner, id, site, values, &mut [0; EVENT_MAX][..len]);
+        put(inner, id, site, values, &mut [0; EVENT_MAX][..len])
     }
 }
 
 #[inline(always)]
-fn put<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V, event: &mut [u8]) {
+fn put<V: Values>(inner: &Inner, id: u16, site: &Site, values: &V, event: &mut [u8]) -> bool {
     values.put(event);
-    inner.write(id, event, site.filter());
+    inner.write(id, event, site.filter())
 }
 
 /// Registers a site, and gives its id if the event is to be recorded.

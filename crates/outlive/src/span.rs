@@ -27,10 +27,10 @@ pub struct Span {
 }
 
 impl Span {
-    /// Begins a span inside the thread's innermost one.
+    /// A span whose beginning is recorded: it is the thread's innermost one now.
     #[doc(hidden)]
-    pub fn begin() -> Self {
-        let (id, parent) = enter_new();
+    pub fn begun(id: u64, parent: u64) -> Self {
+        Thread::current().span.set(id);
         Self {
             id,
             parent,
@@ -70,11 +70,10 @@ impl Drop for Span {
     }
 }
 
-/// A new span's id, which is the thread's innermost now, and its parent's.
-pub(crate) fn enter_new() -> (u64, u64) {
+/// A new span's id, and that of the thread's innermost one.
+pub fn new_span() -> (u64, u64) {
     let thread = Thread::current();
-    let id = next_id(thread);
-    (id, thread.span.replace(id))
+    (next_id(thread), thread.span.get())
 }
 
 /// The span is not the thread's innermost any more. One that is left before those inside of it

@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use common::{Decoded, Field, Folder, events_of, open_region, region_path, turn};
-use outlive::{Backing, Recorder, event, span};
+use outlive::{Backing, Field as _, Recorder, dynamic, event, span};
 use outlive_event::{Formatter, TextOptions};
 use outlive_trace::Switches;
 use outlive_trace::view::View;
@@ -202,7 +202,7 @@ fn another_process_switches_events_off_and_on() {
     let mut events = switches.list();
     let states: Vec<_> = events.iter().map(|e| (e.name.as_str(), e.is_on)).collect();
     assert_eq!(states, [("on", true), ("off", false)]);
-    // Its values are evaluated until it is known to be off.
+    // Its values are evaluated the first time, until it is known to be off.
     let before = evaluated.load(Ordering::Relaxed);
     record(2);
     assert_eq!(evaluated.load(Ordering::Relaxed), before);
@@ -244,6 +244,61 @@ fn spans_know_their_parents_and_end() {
             "outlive:span_end true",
             "spans:request false"
         ]
+    );
+}
+
+/// It was the thread's innermost one all the same, and ended: what was inside of it had a parent of which
+/// nothing is known.
+#[test]
+fn a_span_that_is_left_out_is_no_ones_parent_and_has_no_end() {
+    let (_turn, folder) = (turn(), Folder::new());
+    let builder = Recorder::builder("prog").state(folder.path());
+    let _recorder = builder
+        .events(["left:*"])
+        .filter("left:filtered", "wanted == 1")
+        .start()
+        .unwrap();
+    let outer = span!("left:filtered", wanted = 1u32);
+    for _ in 0..2 {
+        let filtered = span!("left:filtered", wanted = 0u32);
+        let off = span!("other:off");
+        assert_eq!((filtered.id(), off.id()), (0, 0));
+        let inner = span!("left:inner");
+        assert_eq!(inner.parent(), outer.id());
+    }
+    let event = dynamic::Event::declare(
+        "left",
+        "filtered",
+        &[
+            ("span_id", u64::TYPE),
+            ("span_parent", u64::TYPE),
+            ("wanted", u32::TYPE),
+        ],
+    );
+    let event = event.unwrap();
+    let begin = |wanted: u32| {
+        dynamic::begin_span(|ids| {
+            event.record(|fields| {
+                fields.put(0, &ids.id) && fields.put(1, &ids.parent) && fields.put(2, &wanted)
+            })
+        })
+    };
+    assert_eq!(begin(0), None);
+    assert_eq!(dynamic::current_span(), outer.id());
+    let begun = begin(1).unwrap();
+    assert_eq!(
+        (begun.parent, dynamic::current_span()),
+        (outer.id(), begun.id)
+    );
+    dynamic::end_span(begun);
+    drop(outer);
+    let events = events_of(&open_region(folder.path(), "prog"));
+    let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
+    let (begin, end) = ("left:filtered", "outlive:span_end");
+    let inner = ["left:inner", end];
+    assert_eq!(
+        names,
+        [&[begin], &inner[..], &inner, &[begin, end, end]].concat()
     );
 }
 

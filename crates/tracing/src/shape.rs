@@ -69,8 +69,8 @@ impl Shapes {
         }
     }
 
-    /// Records an event: its own fields, and those that `values` shows. Whether it was: it may be
-    /// switched off, or there may be no recorder.
+    /// Records an event: its own fields, and those that `values` shows. Whether it was: see
+    /// [`Outcome::Off`].
     #[inline]
     pub(crate) fn record(
         &self,
@@ -168,7 +168,7 @@ impl Shapes {
 
 enum Outcome {
     Recorded,
-    /// It is switched off, or there is no recorder.
+    /// It is switched off or left out by a filter, no lane is free, or there is no recorder.
     Off,
     /// The values are not those of this shape.
     OtherShape,
@@ -181,8 +181,8 @@ impl Shape {
         own: impl Fn(&mut Fields<'_>) -> bool,
         values: impl Fn(&mut dyn Visit),
     ) -> Outcome {
-        let mut outcome = Outcome::Off;
-        self.event.record(|fields| {
+        let mut has_fit = true;
+        let is_recorded = self.event.record(|fields| {
             let mut put = Put {
                 shape: self,
                 has_fit: own(fields),
@@ -190,14 +190,14 @@ impl Shape {
                 count: 0,
             };
             values(&mut put);
-            let has_fit = put.has_fit && (self.is_text || put.count == self.count);
-            outcome = match has_fit {
-                true => Outcome::Recorded,
-                false => Outcome::OtherShape,
-            };
+            has_fit = put.has_fit && (self.is_text || put.count == self.count);
             has_fit
         });
-        outcome
+        match (has_fit, is_recorded) {
+            (false, _) => Outcome::OtherShape,
+            (true, true) => Outcome::Recorded,
+            (true, false) => Outcome::Off,
+        }
     }
 }
 

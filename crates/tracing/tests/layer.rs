@@ -206,15 +206,17 @@ fn no_two_spans_have_the_same_id() {
 }
 
 #[test]
-fn a_span_that_is_switched_off_leaves_its_parent_in_place() {
+fn a_span_that_is_switched_off_or_left_out_leaves_its_parent_in_place() {
     let (_turn, folder) = (turn(), Folder::new());
     let _recorder = common::builder(&folder)
-        .events(["layer:outer", "layer:inside"])
+        .events(["layer:outer", "layer:inside", "layer:filtered"])
+        .filter("layer:filtered", "number == 0")
         .start()
         .unwrap();
     with_layer(|| {
         let _outer = tracing::info_span!("outer").entered();
         let _off = tracing::info_span!("off").entered();
+        let _filtered = tracing::info_span!("filtered", number = 1u64).entered();
         tracing::info!(name: "inside", "of the outer one");
     });
     let events = recorded(&folder);
