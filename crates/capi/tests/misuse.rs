@@ -307,3 +307,44 @@ fn each_status_has_a_text() {
     }
     assert_eq!(text(-1), c"no status");
 }
+
+/// Errors that many threads get at the same time are each their own: another thread reads and frees them.
+#[test]
+fn each_thread_has_its_own_errors_and_another_one_may_read_them() {
+    const THREADS: usize = 8;
+    const ERRORS: usize = 200;
+    struct Error(*mut outlive_error);
+    // SAFETY: what it points to belongs to no thread.
+    unsafe impl Send for Error {}
+    let name = |thread: usize, number: usize| format!("{thread}_{number}");
+    let get = |thread, number| {
+        let name = std::ffi::CString::new(name(thread, number)).unwrap();
+        let (mut event, mut error) = (null(), null_mut());
+        let (system, name) = (c"misuse".as_ptr(), name.as_ptr());
+        // SAFETY: pointers of ours, and no fields.
+        let status = unsafe {
+            outlive_event_declare(system, name, null(), 0, &raw mut event, &raw mut error)
+        };
+        assert_eq!((status, event), (OUTLIVE_BAD_DECLARATION, null()));
+        Error(error)
+    };
+    let made: Vec<Vec<Error>> = std::thread::scope(|scope| {
+        let get_all = |thread| move || (0..ERRORS).map(|number| get(thread, number)).collect();
+        let threads: Vec<_> = (0..THREADS).map(|i| scope.spawn(get_all(i))).collect();
+        threads.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    std::thread::scope(|scope| {
+        for (thread, errors) in made.into_iter().enumerate() {
+            scope.spawn(move || {
+                for (number, error) in errors.into_iter().enumerate() {
+                    // SAFETY: an error.
+                    let status = unsafe { outlive_error_status(error.0) };
+                    assert_eq!(status, OUTLIVE_BAD_DECLARATION);
+                    let text = message(error.0);
+                    let wanted = format!("misuse:{} ", name(thread, number));
+                    assert!(text.starts_with(&wanted), "{text}");
+                }
+            });
+        }
+    });
+}
