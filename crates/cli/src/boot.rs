@@ -505,6 +505,7 @@ impl<'f> Signs<'f> {
                     polls: tick.delays.polls,
                     catalog_dropped,
                     max_unflushed_ns: self.flusher.map_or(0, Flusher::max_unflushed_ns),
+                    ..Heartbeat::default()
                 };
                 if let Some(layout) = sink.region().extension() {
                     beat.store(layout, sink.region().memory());

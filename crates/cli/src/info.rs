@@ -145,8 +145,15 @@ impl Info<'_> {
         line(out, "verdict", ended)?;
         let beat = &self.view.heartbeat;
         let beats = match run.poll_interval_ns {
-            // A program looks at no source: it gives a sign of life as its events come.
-            0 => format!("{} so far", beat.polls),
+            // A program looks at no source: it gives a sign of life.
+            0 => match beat.max_delay_ns {
+                0 => format!("{} so far", beat.polls),
+                delay => format!(
+                    "{} so far, at most {} apart",
+                    beat.polls,
+                    units::span(delay)
+                ),
+            },
             interval => format!(
                 "{} looks at the source, at most {} apart (wanted: {})",
                 beat.polls,
@@ -351,6 +358,7 @@ pub(crate) fn heartbeat_json(beat: &Heartbeat) -> Value {
         "polls": beat.polls,
         "catalog_dropped": beat.catalog_dropped,
         "max_unflushed_ns": beat.max_unflushed_ns,
+        "max_delay_until_ns": beat.max_delay_until_ns,
     })
 }
 

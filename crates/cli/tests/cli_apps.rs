@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use outlive::{Backing, Recorder, event};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
@@ -279,4 +280,80 @@ fn one_cpus_events_of_a_running_program_are_followed() {
             "CPU {asked} of {cpu}"
         );
     }
+}
+
+/// A child of the test below; it does nothing when it is run by itself.
+#[test]
+fn child_waits() {
+    if let Some(state) = std::env::var_os(STATE) {
+        let builder = Recorder::builder("shop").state(Path::new(&state));
+        let _recorder = builder.backing(Backing::File).start().unwrap();
+        order(1);
+        std::thread::sleep(Duration::MAX);
+    }
+}
+
+/// Killed with the test.
+struct Killed(Child);
+
+impl Killed {
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.0.id().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks `last` until it says so.
+fn last_until(state: &Path, is_so: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let output = outlive(state, &["last", "shop", "--json"]);
+        match serde_json::from_slice(&output.stdout) {
+            Ok(last) if is_so(&last) => return last,
+            _ => std::thread::yield_now(),
+        }
+    }
+}
+
+/// A program that has nothing to do gives signs of life; one that is stopped does not.
+#[test]
+fn the_time_for_which_a_program_was_stopped_is_told() {
+    const STOPPED: Duration = Duration::from_secs(3);
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_waits", "--nocapture"])
+        .env(STATE, state)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let child = Killed(child);
+    last_until(state, |last| last["heartbeat"]["max_delay_ns"] != 0);
+    child.signal(Signal::STOP);
+    std::thread::sleep(STOPPED);
+    let text = stdout(state, &["last", "shop"]);
+    assert!(
+        text.contains("no sign of life for ") && text.contains(", up to now"),
+        "{text}"
+    );
+    child.signal(Signal::CONT);
+    let stopped_ns = STOPPED.as_nanos() as u64;
+    let is_over = |last: &Value| {
+        let gap = &last["heartbeat_gaps"][0];
+        gap["len"].as_u64() >= Some(stopped_ns) && gap["until_ns"].is_u64()
+    };
+    last_until(state, is_over);
+    drop(child);
+    let text = stdout(state, &["last", "shop"]);
+    assert!(
+        text.contains("no sign of life for ") && text.contains(", until "),
+        "{text}"
+    );
+    assert!(!text.contains("up to now"), "{text}");
 }

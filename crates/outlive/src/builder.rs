@@ -56,6 +56,7 @@ pub struct Builder {
     records_panics: bool,
     takes_given: bool,
     makes_spare: bool,
+    has_heart: bool,
     program: Option<String>,
     policy: Option<Policy>,
 }
@@ -67,6 +68,8 @@ pub(crate) struct Prepared {
     pub(crate) enabled: Vec<EventToken>,
     pub(crate) filters: Vec<(EventToken, Filter)>,
     pub(crate) overwrite: bool,
+    /// Whether a thread gives signs of life.
+    pub(crate) has_heart: bool,
 }
 
 impl Builder {
@@ -85,6 +88,7 @@ impl Builder {
             records_panics: true,
             takes_given: true,
             makes_spare: true,
+            has_heart: true,
             program: None,
             policy: None,
         }
@@ -165,6 +169,15 @@ impl Builder {
     /// a tenth of a second for 256 MiB.
     pub fn no_spare(mut self) -> Self {
         self.makes_spare = false;
+        self
+    }
+
+    /// Starts no thread that gives a sign of life each second, by which `outlive last` tells a program that
+    /// had nothing to do from one that was stopped; it takes no signals, and ends with the recorder. For a
+    /// program that may have one thread only, as to enter another user namespace (setns(2)). Without it
+    /// signs of life come with events.
+    pub fn no_heartbeat(mut self) -> Self {
+        self.has_heart = false;
         self
     }
 
@@ -249,6 +262,7 @@ impl Builder {
             enabled,
             filters,
             overwrite: self.overwrite,
+            has_heart: self.has_heart,
         })
     }
 

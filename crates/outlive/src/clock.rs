@@ -3,7 +3,8 @@
 //! Where the time stamp counter never stops, runs at one rate, and is what the kernel itself tells
 //! the time by, it is read directly and scaled by a factor that is measured once, at the start. It
 //! starts together with `CLOCK_MONOTONIC` and is not slewed as that is: the region's clock pairs
-//! say how the two have gone on.
+//! say how the two have gone on. A machine that is suspended to memory may begin the counter anew; this is
+//! not noticed here.
 
 use outlive_ring::extension::ClockPair;
 

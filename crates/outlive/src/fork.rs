@@ -13,7 +13,6 @@ use std::os::fd::IntoRawFd;
 use std::ptr;
 use std::sync::atomic::Ordering;
 
-use outlive_ring::extension::store_clock_pair;
 use outlive_ring::{Memory, RawMemory, Region, RunState};
 use outlive_trace::beside;
 
@@ -56,6 +55,7 @@ pub(crate) fn begin_region(inner: &Inner) -> bool {
     let is_ready = make(inner).is_some_and(|place| place.replace(inner.memory()));
     if is_ready {
         inner.renumber();
+        inner.beat_with_events();
         // SAFETY: owners and slots are wiped: that is how we came here; and nobody else is here.
         unsafe { inner.lanes.restart() };
         child.store(READY, Ordering::SeqCst);
@@ -128,12 +128,12 @@ fn lay_out(inner: &Inner, memory: RawMemory<'_>) -> Option<()> {
         run.pid = system::process_id().cast_signed();
         run.pid_start_ticks = 0;
         system::random(&mut run.run_id.0);
-        let pair = inner.clock.pair();
-        run.started_realtime_ns = pair.realtime_ns;
-        run.started_monotonic_ns = pair.monotonic_ns;
-        run.started_boottime_ns = pair.boottime_ns;
+        let now = outlive_trace::clock::read();
+        run.started_realtime_ns = now.realtime_ns;
+        run.started_monotonic_ns = now.monotonic_ns;
+        run.started_boottime_ns = now.boottime_ns;
         run.store(&layout, &memory);
-        store_clock_pair(&layout, &memory, 0, pair);
+        registry.begin_pulse(&layout, &memory, &inner.clock);
         registry.copy_catalog(&layout, inner.memory(), memory);
     })
 }

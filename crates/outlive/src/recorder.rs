@@ -5,9 +5,10 @@
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use outlive_event::{FilterError, Predicate};
-use outlive_ring::extension::{Layout, store_clock_pair};
+use outlive_ring::extension::Layout;
 use outlive_ring::{Lanes, RawMemory, Region, RunRecord};
 use outlive_trace::cmdline::EventToken;
 use outlive_trace::start::close_run;
@@ -25,10 +26,10 @@ use crate::system::{self, AtThreadEnd, CpuWord};
 use crate::thread::Thread;
 use crate::{Builder, Error, Previous};
 
-/// Time between two signs of life, in nanoseconds.
-const BEAT_NS: u64 = 1_000_000_000;
-/// Signs of life between two clock pairs.
-const BEATS_PER_PAIR: u64 = 10;
+/// Time between two signs of life.
+const BEAT: Duration = Duration::from_secs(1);
+/// No event gives a sign of life: a thread does.
+const NEVER: u64 = u64::MAX;
 /// Events of up to so many bytes are put together in a small buffer.
 const SMALL_EVENT: usize = 256;
 
@@ -77,9 +78,10 @@ pub(crate) struct Inner {
     /// The open files that hold the locks of state and area; -1 when given back.
     pub(crate) locks: [AtomicI32; 2],
     at_thread_end: Option<AtThreadEnd>,
-    /// When the next sign of life is due, in the trace clock.
+    /// From when on an event that takes the long way gives a sign of life, in the trace clock.
     next_beat_ns: AtomicU64,
-    beats: AtomicU64,
+    /// What gives signs of life without events.
+    heart: OnceLock<Background>,
     /// Where the region lies.
     pub(crate) place: &'static Place,
     /// What the start has left to be done, with the locks.
@@ -99,6 +101,7 @@ impl Recorder {
             enabled,
             filters,
             overwrite,
+            has_heart,
         } = prepared;
         // For good: a thread may be inside of an event when the recorder ends.
         let place: &'static Place = Box::leak(Box::new(place));
@@ -115,9 +118,9 @@ impl Recorder {
         // A forked child writes here, and must not allocate.
         run.source.reserve(64);
         run.store(&layout, &memory);
-        store_clock_pair(&layout, &memory, 0, clock.pair());
         let enabled: &'static [EventToken] = Vec::leak(enabled);
-        let registry = Registry::new(&layout, memory, (enabled, filters), run);
+        let mut registry = Registry::new(&layout, memory, (enabled, filters), run);
+        registry.begin_pulse(&layout, &memory, &clock);
         let control = Control::new().map_err(Error::Memory)?;
         let mut lanes = Lanes::open(region, &control.owners, &control.slots, system::barrier());
         lanes.set_overwrite(overwrite);
@@ -132,13 +135,16 @@ impl Recorder {
             enabled,
             process: AtomicU32::new(system::process_id()),
             locks: place.locks().map(AtomicI32::new),
-            at_thread_end: AtThreadEnd::new(thread_ends),
+            at_thread_end: at_thread_end(),
             next_beat_ns: AtomicU64::new(0),
-            beats: AtomicU64::new(0),
+            heart: OnceLock::new(),
             place,
             background: OnceLock::new(),
         }));
         inner.install()?;
+        if has_heart {
+            inner.begin_to_beat();
+        }
         if let Some(background) = place.begin_rest() {
             let _ = inner.background.set(background);
         }
@@ -196,11 +202,14 @@ impl Inner {
         if !is_current {
             return;
         }
+        if let Some(heart) = self.heart.get() {
+            heart.end();
+        }
         let memory = self.memory();
         self.registry.with(|registry| {
             site::switch_off();
-            let beats = self.beats.load(Ordering::Relaxed);
-            registry.beat(&self.layout, &memory, beats);
+            registry.beat(&self.layout, &memory, &self.clock, false);
+            registry.pair(&self.layout, &memory, &self.clock);
             close_run(&mut registry.run, &self.layout, &memory);
         });
         if let Some(background) = self.background.get() {
@@ -244,13 +253,7 @@ impl Inner {
             return false;
         }
         put_common(event, id, cpu, thread);
-        let Some(now) = self.lanes.record_own(&thread.slot, event, clock) else {
-            return false;
-        };
-        if now >= self.next_beat_ns.load(Ordering::Relaxed) {
-            self.beat(now);
-        }
-        true
+        self.lanes.record_own(&thread.slot, event, clock)
     }
 
     /// Records an event of a thread whose lane another one has, or that has none, or that needs more
@@ -282,7 +285,9 @@ impl Inner {
         // A full ring that is not overwritten: counted.
         let is_recorded = lane.writer().record(event, now).is_ok();
         drop(lane);
-        self.beat(now);
+        if now >= self.next_beat_ns.load(Ordering::Relaxed) {
+            self.beat_as_event(now);
+        }
         is_recorded
     }
 
@@ -325,28 +330,48 @@ impl Inner {
         });
     }
 
-    /// Gives a sign of life, if nobody else does.
+    /// Signs of life come from a thread, if the system has one: that nothing happens is not that nobody
+    /// lives.
+    fn begin_to_beat(&'static self) {
+        let beat = || self.beat(true);
+        beat();
+        if let Some(heart) = Background::every(BEAT, beat) {
+            self.next_beat_ns.store(NEVER, Ordering::Relaxed);
+            let _ = self.heart.set(heart);
+        }
+    }
+
+    /// A forked child has no such thread.
+    pub(crate) fn beat_with_events(&self) {
+        self.next_beat_ns.store(0, Ordering::Relaxed);
+    }
+
+    /// Gives a sign of life, if no other event does.
     #[cold]
-    fn beat(&self, now: u64) {
+    fn beat_as_event(&self, now: u64) {
         let due = self.next_beat_ns.load(Ordering::Relaxed);
+        let next = now + BEAT.as_nanos() as u64;
         let is_ours = now >= due
             && self
                 .next_beat_ns
-                .compare_exchange(due, now + BEAT_NS, Ordering::Relaxed, Ordering::Relaxed)
+                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
-        if !is_ours {
-            return;
+        if is_ours {
+            self.beat(false);
         }
-        let beats = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
-        let memory = self.memory();
-        self.registry.with(|registry| {
-            registry.beat(&self.layout, &memory, beats);
-            if beats.is_multiple_of(BEATS_PER_PAIR) {
-                let number = beats / BEATS_PER_PAIR;
-                store_clock_pair(&self.layout, &memory, number, self.clock.pair());
-            }
-        });
     }
+
+    fn beat(&self, is_regular: bool) {
+        let memory = self.memory();
+        self.registry
+            .with(|registry| registry.beat(&self.layout, &memory, &self.clock, is_regular));
+    }
+}
+
+/// One key for all recorders: a process has 1024 at most.
+fn at_thread_end() -> Option<AtThreadEnd> {
+    static KEY: OnceLock<Option<AtThreadEnd>> = OnceLock::new();
+    *KEY.get_or_init(|| AtThreadEnd::new(thread_ends))
 }
 
 fn next_number() -> u32 {

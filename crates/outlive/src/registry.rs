@@ -14,14 +14,17 @@ use outlive_event::{
     CatalogRecord, EventFormat, Filter, FilterError, FilterScope, Predicate, Symbols,
 };
 use outlive_ring::catalog::{CatalogLog, TaskNames};
-use outlive_ring::extension::{Heartbeat, Layout, switch};
+use outlive_ring::extension::{Heartbeat, Layout, store_clock_pair, switch};
 use outlive_ring::{MemoryMut, RawMemory, RunRecord};
 use outlive_trace::cmdline::EventToken;
 
+use crate::clock::Clock;
 use crate::field::FieldType;
 use crate::site::Site;
 use crate::{format, system};
 
+/// Time between two clock pairs, in nanoseconds.
+const CLOCK_PAIR_NS: u64 = 10_000_000_000;
 /// Longest format text; the kernel's own limit for a file that is read in one piece is a page.
 const FORMAT_MAX: usize = 8192;
 /// The hash of an id that no event has. One event in 2^64 has it too.
@@ -45,7 +48,20 @@ pub(crate) struct Registry {
     compiled: Vec<Option<&'static Predicate>>,
     /// Catalog records that did not fit.
     dropped: u64,
+    pulse: Pulse,
     pub(crate) run: RunRecord,
+}
+
+/// The signs of life and clock pairs so far.
+#[derive(Debug, Default)]
+struct Pulse {
+    beats: u64,
+    pairs: u64,
+    /// `CLOCK_MONOTONIC` of the last of each.
+    last_beat_ns: u64,
+    last_pair_ns: u64,
+    /// The longest time between two beats, and when it ended.
+    max_delay: (u64, u64),
 }
 
 impl Registry {
@@ -65,6 +81,7 @@ impl Registry {
             filters,
             compiled: Vec::with_capacity(switch::IDS.len()),
             dropped: 0,
+            pulse: Pulse::default(),
             run,
         }
     }
@@ -166,18 +183,51 @@ impl Registry {
         self.names.store(memory, id.cast_signed(), &name[..len]);
     }
 
-    /// Notes that the process lives.
-    pub(crate) fn beat(&self, layout: &Layout, memory: &impl MemoryMut, beats: u64) {
+    /// Notes that the process lives, and how the clocks go on. Whether that is due each second: then the
+    /// times between are told.
+    pub(crate) fn beat(
+        &mut self,
+        layout: &Layout,
+        memory: &impl MemoryMut,
+        clock: &Clock,
+        is_regular: bool,
+    ) {
         let now = outlive_trace::clock::read();
+        let pulse = &mut self.pulse;
+        let delay = now.monotonic_ns.saturating_sub(pulse.last_beat_ns);
+        if is_regular && pulse.beats > 0 && delay > pulse.max_delay.0 {
+            pulse.max_delay = (delay, now.realtime_ns);
+        }
+        pulse.last_beat_ns = now.monotonic_ns;
+        pulse.beats += 1;
         let heartbeat = Heartbeat {
             monotonic_ns: now.monotonic_ns,
             boottime_ns: now.boottime_ns,
             realtime_ns: now.realtime_ns,
-            polls: beats,
+            max_delay_ns: pulse.max_delay.0,
+            max_delay_until_ns: pulse.max_delay.1,
+            polls: pulse.beats,
             catalog_dropped: self.dropped,
             ..Heartbeat::default()
         };
         heartbeat.store(layout, memory);
+        if now.monotonic_ns.saturating_sub(pulse.last_pair_ns) >= CLOCK_PAIR_NS {
+            self.pair(layout, memory, clock);
+        }
+    }
+
+    /// Stores a clock pair.
+    pub(crate) fn pair(&mut self, layout: &Layout, memory: &impl MemoryMut, clock: &Clock) {
+        let pair = clock.pair();
+        store_clock_pair(layout, memory, self.pulse.pairs, pair);
+        self.pulse.pairs += 1;
+        self.pulse.last_pair_ns = pair.monotonic_ns;
+    }
+
+    /// Another region begins: that of a forked child.
+    pub(crate) fn begin_pulse(&mut self, layout: &Layout, memory: &impl MemoryMut, clock: &Clock) {
+        self.pulse = Pulse::default();
+        self.pair(layout, memory, clock);
     }
 
     /// In a forked child: an event that another thread of the parent was registering when the process

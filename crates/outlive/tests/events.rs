@@ -329,6 +329,43 @@ fn without_a_recorder_nothing_is_recorded_and_nothing_fails() {
 }
 
 #[test]
+fn the_clocks_are_compared_at_the_start_and_at_the_close() {
+    let (_turn, folder) = (turn(), Folder::new());
+    let recorder = start(&folder);
+    event!("clocks:step");
+    drop(recorder);
+    let view = open_region(folder.path(), "prog");
+    let (first, last) = (view.clock_pairs[0], view.clock_pairs.last().unwrap());
+    let events = events_of(&view);
+    assert!((first.trace..last.trace).contains(&events[0].time_stamp));
+}
+
+/// Keys of thread-specific values that the process has left.
+fn free_keys() -> usize {
+    let create = || {
+        let mut key = 0;
+        // SAFETY: the key is written.
+        (unsafe { libc::pthread_key_create(&raw mut key, None) } == 0).then_some(key)
+    };
+    let keys: Vec<_> = std::iter::from_fn(create).collect();
+    for &key in &keys {
+        // SAFETY: made just now.
+        unsafe { libc::pthread_key_delete(key) };
+    }
+    keys.len()
+}
+
+/// Each took one, and after a thousand the ends of threads were not noticed any more.
+#[test]
+fn recorders_take_no_more_keys_than_one() {
+    let (_turn, folder) = (turn(), Folder::new());
+    drop(start(&folder));
+    let before = free_keys();
+    drop(start(&folder));
+    assert_eq!(free_keys(), before);
+}
+
+#[test]
 fn a_second_recorder_is_refused_and_so_is_a_wrong_name() {
     let (_turn, folder) = (turn(), Folder::new());
     let _recorder = start(&folder);

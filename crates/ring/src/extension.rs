@@ -514,10 +514,14 @@ pub struct Heartbeat {
     /// The oldest that an event was, so far, before it was written back to the disk. 0 where the
     /// recorder leaves that to the kernel.
     pub max_unflushed_ns: u64,
+    /// `CLOCK_REALTIME` at the end of the longest time between two beats, which is `max_delay_ns` then. 0
+    /// where the recorder does not tell.
+    pub max_delay_until_ns: u64,
 }
 
 impl Heartbeat {
-    const WORDS: usize = 7;
+    /// As many as there is room for before the switches.
+    const WORDS: usize = 8;
 
     fn words(self) -> [u64; Self::WORDS] {
         [
@@ -528,6 +532,7 @@ impl Heartbeat {
             self.polls,
             self.catalog_dropped,
             self.max_unflushed_ns,
+            self.max_delay_until_ns,
         ]
     }
 
@@ -546,6 +551,7 @@ impl Heartbeat {
             polls,
             catalog_dropped,
             max_unflushed_ns,
+            max_delay_until_ns,
         ] = words;
         Self {
             monotonic_ns,
@@ -555,6 +561,7 @@ impl Heartbeat {
             polls,
             catalog_dropped,
             max_unflushed_ns,
+            max_delay_until_ns,
         }
     }
 

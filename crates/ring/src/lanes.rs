@@ -228,21 +228,22 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
     /// succeeds nearly always, and is the quickest. `now` is asked for the time inside the lane, so
     /// that time goes forwards there.
     ///
-    /// Gives the time; `None` if nothing was done, which [`enter`](Self::enter) does then.
+    /// Whether it was; if not, nothing was done, and [`enter`](Self::enter) does it.
     #[inline(always)]
     pub fn record_own(
         &self,
         thread: &ThreadSlot<'r>,
         payload: &[u8],
         now: impl FnOnce() -> u64,
-    ) -> Option<u64> {
-        let (slot, lane) = self.step_inside(thread)?;
-        let now = now();
+    ) -> bool {
+        let Some((slot, lane)) = self.step_inside(thread) else {
+            return false;
+        };
         // SAFETY: 1: we are inside, until the slot says that we are not.
-        let is_recorded = unsafe { &mut *lane.writer.get() }.record_plain(payload, now);
+        let is_recorded = unsafe { &mut *lane.writer.get() }.record_plain(payload, now());
         // Release: pairs with the load of whoever takes the lane.
         slot.inside.store(0, Ordering::Release);
-        is_recorded.then_some(now)
+        is_recorded
     }
 
     /// Goes inside of the lane that the thread means to own, if it does own it and is in none.

@@ -15,6 +15,8 @@ use crate::summary;
 
 /// A time without any event that is worth telling: recorders give a sign of life each second.
 const SILENCE_NS: u64 = 1_000_000_000;
+/// A time without a sign of life that is worth telling.
+const GAP_NS: u64 = 2_000_000_000;
 /// Silences that are told, the longest ones.
 const SILENCES: usize = 3;
 /// Messages that are told, the newest ones.
@@ -32,6 +34,34 @@ pub(super) struct Silence {
 impl Silence {
     pub(super) fn len(self) -> u64 {
         self.until - self.from
+    }
+}
+
+/// A time in which the recorder gave no sign of life: its program was stopped, or did not get a processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) len: u64,
+    /// `CLOCK_REALTIME` at its end; `None`: it goes on.
+    pub(super) until_ns: Option<u64>,
+}
+
+impl Gap {
+    /// The longest one, and the one that goes on.
+    fn of(view: &View, verdict: Verdict) -> Vec<Self> {
+        let beat = &view.heartbeat;
+        let longest = (beat.max_delay_until_ns > 0).then_some(Self {
+            len: beat.max_delay_ns,
+            until_ns: Some(beat.max_delay_until_ns),
+        });
+        // Who never gave two signs of life by the clock may give none for want of events.
+        let is_regular = beat.max_delay_ns > 0 && verdict == Verdict::StillRunning;
+        let now_ns = outlive_trace::clock::realtime_ns();
+        let present = is_regular.then_some(Self {
+            len: now_ns.saturating_sub(beat.realtime_ns),
+            until_ns: None,
+        });
+        let gaps = longest.into_iter().chain(present);
+        gaps.filter(|gap| gap.len >= GAP_NS).collect()
     }
 }
 
@@ -88,6 +118,7 @@ pub(super) struct End<'v> {
     pub(super) suspended_ns: u64,
     /// In the order of time.
     pub(super) silences: Vec<Silence>,
+    pub(super) gaps: Vec<Gap>,
     /// The last panic.
     pub(super) panic: Option<Kept>,
     /// What the kernel, or a program that a supervisor ran, said.
@@ -137,6 +168,7 @@ impl<'v> End<'v> {
                 true => longest(pass.silences),
                 false => Vec::new(),
             },
+            gaps: Gap::of(view, verdict),
             panic: pass.panic,
             messages: pass.messages,
             program_end: pass.program_end,

@@ -3,7 +3,7 @@
 use outlive_export::json::object;
 use serde_json::{Value, json};
 
-use super::end::{End, Lost, Silence};
+use super::end::{End, Gap, Lost, Silence};
 use super::kept::{Kept, Recent};
 use super::others::Others;
 use super::spans::Span;
@@ -37,6 +37,7 @@ pub(super) fn of(name: &str, end: &End<'_>) -> Value {
         "last_ts": end.last_time,
         "lost": lost(&end.lost),
         "suspended_ns": end.suspended_ns,
+        "heartbeat_gaps": end.gaps.iter().map(gap).collect::<Vec<_>>(),
         "silences": silences,
         "panic": end.panic.as_ref().map(|kept| event(end, kept)),
         "program_end": end.program_end.as_ref().map(|kept| event(end, kept)),
@@ -96,6 +97,10 @@ fn event(end: &End<'_>, kept: &Kept) -> Value {
 
 fn events(end: &End<'_>, recent: &Recent) -> Vec<Value> {
     recent.last.iter().map(|kept| event(end, kept)).collect()
+}
+
+fn gap(gap: &Gap) -> Value {
+    json!({"len": gap.len, "until_ns": gap.until_ns})
 }
 
 fn of_span(end: &End<'_>, span: &Span) -> Value {

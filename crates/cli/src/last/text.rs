@@ -224,6 +224,18 @@ impl Text<'_, '_> {
                 ),
             )?;
         }
+        for gap in &end.gaps {
+            let until = match gap.until_ns {
+                Some(until_ns) => format!("until {}", units::wall_clock_us(until_ns)),
+                None => "up to now".to_owned(),
+            };
+            let len = units::span(gap.len);
+            line(
+                out,
+                "gap",
+                format_args!("no sign of life for {len}, {until}"),
+            )?;
+        }
         for silence in &end.silences {
             line(
                 out,
