@@ -11,7 +11,6 @@ use outlive_event::{FilterError, Predicate};
 use outlive_ring::extension::Layout;
 use outlive_ring::{Lanes, RawMemory, Region, RunRecord};
 use outlive_trace::cmdline::EventToken;
-use outlive_trace::start::close_run;
 
 use crate::background::Background;
 use crate::builder::Prepared;
@@ -208,9 +207,7 @@ impl Inner {
         let memory = self.memory();
         self.registry.with(|registry| {
             site::switch_off();
-            registry.beat(&self.layout, &memory, &self.clock, false);
-            registry.pair(&self.layout, &memory, &self.clock);
-            close_run(&mut registry.run, &self.layout, &memory);
+            registry.close(&self.layout, &memory, &self.clock);
         });
         if let Some(background) = self.background.get() {
             background.end();

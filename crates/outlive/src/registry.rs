@@ -17,6 +17,7 @@ use outlive_ring::catalog::{CatalogLog, TaskNames};
 use outlive_ring::extension::{Heartbeat, Layout, store_clock_pair, switch};
 use outlive_ring::{MemoryMut, RawMemory, RunRecord};
 use outlive_trace::cmdline::EventToken;
+use outlive_trace::start::close_run;
 
 use crate::clock::Clock;
 use crate::field::FieldType;
@@ -49,6 +50,8 @@ pub(crate) struct Registry {
     /// Catalog records that did not fit.
     dropped: u64,
     pulse: Pulse,
+    /// The recorder has ended: what a site would learn here is wrong for the next one.
+    is_closed: bool,
     pub(crate) run: RunRecord,
 }
 
@@ -82,6 +85,7 @@ impl Registry {
             compiled: Vec::with_capacity(switch::IDS.len()),
             dropped: 0,
             pulse: Pulse::default(),
+            is_closed: false,
             run,
         }
     }
@@ -95,7 +99,7 @@ impl Registry {
         site: &'static Site,
         types: &[FieldType],
     ) -> Option<FilterError> {
-        if site.id().is_some() {
+        if self.is_closed || site.id().is_some() {
             return None;
         }
         let Some((id, problem)) = self.event(layout, memory, site, types) else {
@@ -222,6 +226,14 @@ impl Registry {
         store_clock_pair(layout, memory, self.pulse.pairs, pair);
         self.pulse.pairs += 1;
         self.pulse.last_pair_ns = pair.monotonic_ns;
+    }
+
+    /// The recorder ends: no site is registered any more.
+    pub(crate) fn close(&mut self, layout: &Layout, memory: &impl MemoryMut, clock: &Clock) {
+        self.is_closed = true;
+        self.beat(layout, memory, clock, false);
+        self.pair(layout, memory, clock);
+        close_run(&mut self.run, layout, memory);
     }
 
     /// Another region begins: that of a forked child.

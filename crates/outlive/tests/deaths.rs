@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use common::storm::{self, judge, record_steps};
+use common::storm::{self, End, judge, judge_end, record_steps};
 use common::{Acks, Child, Folder, child_state, open_region, turn};
 use outlive::{Backing, Error};
 use outlive_trace::view::View;
@@ -105,6 +105,14 @@ fn recording_child(test: &str, state: &Path, threads: u32) -> (Child, Acks) {
 
 /// Lets children die so, and judges what each leaves.
 fn die(test: &str, threads: u32, is_right_death: impl Fn(ExitStatus) -> bool) {
+    let end = match threads {
+        1 => End::BehindEvent,
+        _ => End::Sudden,
+    };
+    die_with(test, threads, end, is_right_death);
+}
+
+fn die_with(test: &str, threads: u32, end: End, is_right_death: impl Fn(ExitStatus) -> bool) {
     let folder = Folder::new();
     for _ in 0..DEATHS {
         let (child, acks) = recording_child(test, folder.path(), threads);
@@ -112,7 +120,7 @@ fn die(test: &str, threads: u32, is_right_death: impl Fn(ExitStatus) -> bool) {
         let status = child.wait();
         assert!(is_right_death(status), "{test}: {status}");
         let view = open_region(folder.path(), storm::PROGRAM);
-        let total = judge(&view, &acks, threads);
+        let total = judge_end(&view, &acks, threads, end);
         assert!(total.events > 0, "{test}: {total:?}");
     }
 }
@@ -144,11 +152,17 @@ fn an_exit_past_all_handlers_keeps_what_all_had_recorded() {
     }
 }
 
-/// One thread: others may go on while `exit` has ended the recording, and their events are not
-/// recorded any more.
 #[test]
 fn an_exit_without_drop_keeps_everything() {
     die("child_exits_without_drop", 1, |status| {
+        status.code() == Some(0)
+    });
+}
+
+/// Other threads go on while `exit` has ended the recording: what they did before is there, without a gap.
+#[test]
+fn an_exit_of_one_thread_keeps_what_all_had_recorded_before() {
+    die_with("child_exits_without_drop", 8, End::Closed, |status| {
         status.code() == Some(0)
     });
 }

@@ -591,7 +591,7 @@ fn threads_that_move_end_and_outnumber_the_lanes_keep_their_order_and_count() {
     let events = recorded(&folder, "threads:step");
     let all = u64::from(ROUNDS * THREADS * EVENTS);
     assert_eq!(events.len() as u64 + dropped, all);
-    assert!(dropped < all / 2, "{dropped}");
+    assert!(dropped < all / 10, "{dropped}");
     for event in &events {
         let (thread, number) = (event.u64("thread") as u32, event.u64("number") as u32);
         assert_eq!(event.cpu, cpu_of(thread, number), "{thread}: {number}");

@@ -13,7 +13,7 @@ use common::storm::{self, Total, judge, record_steps};
 use common::{Acks, Child, Folder, child_state};
 use outlive::Backing;
 
-const KILLS_DEFAULT: u32 = 6;
+const KILLS_DEFAULT: u32 = 25;
 const THREADS: [u32; 4] = [1, 2, 8, 64];
 
 #[test]
@@ -59,5 +59,7 @@ fn whatever_was_recorded_before_a_kill_is_there_after_it() {
         }
         println!("{threads} threads, {kills} kills: {total:?}");
         assert!(total.events > 0);
+        // Of more threads than lanes each may find all lanes busy that it asks for.
+        assert!(total.dropped <= total.acknowledged / 10);
     }
 }

@@ -18,6 +18,8 @@ use super::{Acks, events_of};
 pub(crate) const PROGRAM: &str = "storm";
 /// Small, so that it goes round.
 const RING_BYTES: u64 = 1 << 20;
+/// Events of a sub-buffer, at most: each has 36 bytes and a record's header of 4 at least.
+const PER_SUBBUF_MAX: u64 = 4080 / 40;
 
 /// Starts a recorder of the program.
 pub(crate) fn start(state: &Path, backing: Backing) -> Result<Recorder, outlive::Error> {
@@ -62,35 +64,62 @@ impl Total {
     }
 }
 
-/// Says how much was recorded and found.
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// At any instant of all threads.
+    Sudden,
+    /// Behind an event of its only thread.
+    BehindEvent,
+    /// The recorder had ended, and threads went on.
+    Closed,
+}
+
+/// Says how much was recorded and found, of a program that was killed.
 ///
 /// # Panics
 ///
 /// When something is missing, out of order, wrong, or was never recorded.
 pub(crate) fn judge(view: &View, acks: &Acks, threads: u32) -> Total {
+    judge_end(view, acks, threads, End::Sudden)
+}
+
+/// The same, of one that ended so.
+pub(crate) fn judge_end(view: &View, acks: &Acks, threads: u32, end: End) -> Total {
     assert!(view.is_whole(), "{:?}", view.parts[0].recovery.damage);
     assert!(view.cpus.iter().all(|cpu| cpu.holes.is_empty()));
-    let dropped: u64 = view.cpus.iter().map(|cpu| cpu.counters.dropped).sum();
+    let counters = view.cpus.iter().map(|cpu| cpu.counters);
+    let (dropped, overrun) = counters.fold((0, 0), |(dropped, overrun), counters| {
+        (dropped + counters.dropped, overrun + counters.overrun)
+    });
     // Where a lane has gone round, nothing is known of the time before its oldest event.
     let lapped = view.cpus.iter().filter(|cpu| cpu.counters.overrun > 0);
     let known_from = lapped.filter_map(|cpu| cpu.oldest).max().unwrap_or(0);
     let mut numbers: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    let mut kept = 0;
     for event in events_of(view) {
         let thread = event.u64("thread") as u32;
         let number = event.u64("number");
         assert_eq!(event.u64("check"), check_of(thread, number));
         assert_eq!(event.text("text").len() as u64, number % 17);
+        kept += 1;
         if event.time_stamp >= known_from {
             numbers.entry(thread).or_default().push(number);
         }
     }
-    let mut total = Total::default();
+    let mut total = Total {
+        dropped,
+        ..Total::default()
+    };
     let mut missing = 0;
     for thread in 0..threads {
         let acknowledged = acks.load(thread);
         let numbers = numbers.remove(&thread).unwrap_or_default();
         total.acknowledged += acknowledged;
         total.events += numbers.len() as u64;
+        if known_from == 0 {
+            missing += numbers.first().map_or(0, |first| first - 1);
+        }
         for pair in numbers.windows(2) {
             assert!(pair[0] < pair[1], "thread {thread}: {pair:?} out of order");
             missing += pair[1] - pair[0] - 1;
@@ -101,9 +130,11 @@ pub(crate) fn judge(view: &View, acks: &Acks, threads: u32) -> Total {
                     last <= acknowledged + 1,
                     "thread {thread}: {last} was never recorded"
                 );
-                missing += acknowledged.saturating_sub(last);
+                if end != End::Closed {
+                    missing += acknowledged.saturating_sub(last);
+                }
             }
-            None if known_from == 0 => missing += acknowledged,
+            None if known_from == 0 && end != End::Closed => missing += acknowledged,
             // All that it recorded may have been overwritten.
             None => {}
         }
@@ -113,6 +144,24 @@ pub(crate) fn judge(view: &View, acks: &Acks, threads: u32) -> Total {
         missing <= dropped,
         "{missing} events are missing, {dropped} were dropped"
     );
-    total.dropped = dropped;
+    // A thread has one lane at a time, so one is free for each.
+    if threads as usize <= view.cpus.len() / 2 {
+        assert_eq!(dropped, 0);
+    }
+    let counted = kept + overrun + dropped;
+    let recorded = total.acknowledged;
+    match end {
+        // Each thread may have recorded one more; and where it was giving up the oldest sub-buffer of its
+        // lane, that is counted as overwritten and still there.
+        End::Sudden => {
+            let most = recorded + u64::from(threads) * (1 + PER_SUBBUF_MAX);
+            assert!(
+                (recorded..=most).contains(&counted),
+                "{recorded} recorded, {kept} kept, {overrun} overwritten, {dropped} dropped"
+            );
+        }
+        End::BehindEvent => assert_eq!(counted, recorded),
+        End::Closed => assert!(counted <= recorded + u64::from(threads)),
+    }
     total
 }
