@@ -1,4 +1,4 @@
-//! The recording of one event is stopped after each instruction: whatever instant a program is killed
+//! The recording of an event, or of a span, is stopped after each instruction: whatever instant a program is killed
 //! at, its region is whole and has the events that were committed, and nothing else.
 //!
 //! The processor itself stops a traced child (ptrace(2), `PTRACE_SINGLESTEP`). What is in its region's
@@ -8,8 +8,8 @@ mod common;
 
 use std::path::Path;
 
-use common::{Acks, Child, Folder, child_state, events_of, region_path};
-use outlive::{Backing, Recorder, event};
+use common::{Acks, Child, Decoded, Folder, child_state, events_of, region_path};
+use outlive::{Backing, Recorder, event, span};
 use outlive_trace::view::View;
 
 const PROGRAM: &str = "steps";
@@ -35,7 +35,48 @@ const BEFORE: u32 = 1;
 const GO: u32 = 2;
 /// The child has recorded it.
 const DONE: u32 = 3;
-const PLACES: u32 = 4;
+/// What is recorded: the number of a [`Call`].
+const CALL: u32 = 4;
+const PLACES: u32 = 5;
+
+/// Longer than what a small buffer holds.
+const TEXT: [u8; 300] = [b'x'; 300];
+
+/// What is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Number,
+    Text,
+    /// Its begin and its end.
+    Span,
+    /// A number, in the lane of another thread, which recorded those before: it is taken from it.
+    TakeOver,
+}
+
+impl Call {
+    const ALL: [Self; 4] = [Self::Number, Self::Text, Self::Span, Self::TakeOver];
+
+    fn record(self, number: u64) {
+        match self {
+            Self::Number | Self::TakeOver => record(number),
+            Self::Text => event!("step:text", number = number, text = text()),
+            Self::Span => drop(span!("step:span", number = number)),
+        }
+    }
+
+    /// The events that it records.
+    fn events(self) -> &'static [&'static str] {
+        match self {
+            Self::Number | Self::TakeOver => &["step:number"],
+            Self::Text => &["step:text"],
+            Self::Span => &["step:span", "outlive:span_end"],
+        }
+    }
+}
+
+fn text() -> &'static str {
+    std::str::from_utf8(&TEXT).unwrap()
+}
 
 #[test]
 fn child_records_an_event_when_it_is_told() {
@@ -51,13 +92,25 @@ fn child_records_an_event_when_it_is_told() {
         .start()
         .unwrap();
     let before = acks.load(BEFORE) - 1;
-    (1..=before).for_each(record);
+    let call = Call::ALL[acks.load(CALL) as usize];
+    let record_before = move || (1..=before).for_each(record);
+    if call == Call::TakeOver {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            record_before();
+            sender.send(()).unwrap();
+            std::thread::sleep(std::time::Duration::MAX);
+        });
+        receiver.recv().unwrap();
+    } else {
+        record_before();
+    }
     // SAFETY: no arguments.
     acks.store(READY, u64::from(unsafe { libc::gettid() }.cast_unsigned()));
     while acks.load(GO) == 0 {
         std::hint::spin_loop();
     }
-    record(before + 1);
+    call.record(before + 1);
     acks.store(DONE, 1);
     std::thread::sleep(std::time::Duration::MAX);
 }
@@ -76,10 +129,11 @@ struct Traced {
 
 impl Traced {
     /// `None`, and a line that says so, where nobody may trace.
-    fn start(before: u64) -> Option<Self> {
+    fn start(call: Call, before: u64) -> Option<Self> {
         let folder = Folder::new();
         let acks = Acks::create(folder.path(), PLACES);
         acks.store(BEFORE, before + 1);
+        acks.store(CALL, call as u64);
         let test = "child_records_an_event_when_it_is_told";
         let child = Child::spawn(test, folder.path(), PLACES);
         while acks.load(READY) == 0 {
@@ -155,38 +209,53 @@ fn hurry(thread: libc::pid_t) {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, thread.cast_unsigned(), -20) };
 }
 
-/// The numbers in a region, which is whole.
-fn numbers(region: &Path) -> (Vec<u64>, u64) {
+/// The events in a region, which is whole, and how many were overwritten.
+fn events(region: &Path) -> (Vec<Decoded>, u64) {
     let view = View::open(region).unwrap();
     assert!(view.is_whole(), "{:?}", view.parts[0].recovery.damage);
     let cpu = &view.cpus[0];
     assert!(cpu.holes.is_empty(), "{:?}", cpu.holes);
-    let numbers = events_of(&view)
-        .iter()
-        .map(|event| event.u64("number"))
-        .collect();
-    (numbers, cpu.counters.overrun)
+    (events_of(&view), cpu.counters.overrun)
 }
 
-/// Whether the numbers are those of the events before, or one more; only the oldest may be missing, by
-/// whole sub-buffers.
-fn has_last(numbers: &[u64], before: u64) -> bool {
-    let last = numbers.last().copied().unwrap_or(0);
-    assert!(last == before || last == before + 1, "{last}, not {before}");
-    let first = last + 1 - numbers.len() as u64;
-    assert!(numbers.iter().copied().eq(first..=last), "{numbers:?}");
-    assert!((first.max(1) - 1).is_multiple_of(PER_SUBBUF), "{first}");
-    last == before + 1
+/// How many of the call's events are there, behind the numbers of the events before; of these only the
+/// oldest may be missing, by whole sub-buffers, and these are counted.
+fn judge(region: &Path, call: Call, before: u64) -> usize {
+    let (events, overrun) = events(region);
+    let is_before = |event: &Decoded| event.name == "step:number" && event.u64("number") <= before;
+    let nr_before = events.iter().take_while(|event| is_before(event)).count();
+    let (numbers, of_call) = events.split_at(nr_before);
+    let first = before + 1 - nr_before as u64;
+    let numbers = numbers.iter().map(|event| event.u64("number"));
+    assert!(numbers.eq(first..=before), "{nr_before} of {before}");
+    let missing = first - 1;
+    assert!(missing.is_multiple_of(PER_SUBBUF), "{missing}");
+    // One sub-buffer may be counted that is still there: it is about to be given up.
+    let ahead = overrun - missing;
+    assert!(ahead == 0 || ahead == PER_SUBBUF, "{overrun}, {missing}");
+    let names: Vec<&str> = of_call.iter().map(|event| event.name.as_str()).collect();
+    assert_eq!(names, call.events()[..names.len()]);
+    if !names.is_empty() {
+        assert_eq!(ahead, 0, "the event is behind the one that was given up");
+        assert_eq!(of_call[0].u64("number"), before + 1);
+    }
+    if names.first() == Some(&"step:text") {
+        assert_eq!(of_call[0].text("text"), text());
+    }
+    if let [begin, end] = of_call {
+        assert_eq!(begin.u64("span_id"), end.u64("span_id"));
+    }
+    names.len()
 }
 
-/// Steps through the recording of one event behind `before` others. Returns the instructions and
-/// how many events were overwritten for it; `None` where nobody may trace.
-fn step_through(before: u64) -> Option<(usize, u64)> {
-    let traced = Traced::start(before)?;
+/// Steps through a call behind `before` events. Returns how many events were overwritten for it; `None`
+/// where nobody may trace.
+fn step_through(call: Call, before: u64) -> Option<u64> {
+    let traced = Traced::start(call, before)?;
     let region = traced.region();
     let copy = traced.folder.path().join("copy");
-    let (mut bytes, overrun_before) = (Vec::new(), numbers(&region).1);
-    let (mut steps, mut is_there) = (0, false);
+    let (mut bytes, overrun_before) = (Vec::new(), events(&region).1);
+    let (mut steps, mut there) = (0, 0);
     while !traced.is_done() {
         traced.step();
         steps += 1;
@@ -197,51 +266,62 @@ fn step_through(before: u64) -> Option<(usize, u64)> {
         }
         bytes = now;
         std::fs::write(&copy, &bytes).unwrap();
-        let has_it = has_last(&numbers(&copy).0, before);
-        assert!(has_it || !is_there, "step {steps}: the event is gone again");
-        is_there = has_it;
+        let now_there = judge(&copy, call, before);
+        assert!(now_there >= there, "step {steps}: an event is gone again");
+        there = now_there;
     }
-    assert!(is_there, "the call has returned: the event is there");
-    println!("{before} events before: {steps} instructions");
-    let overrun = numbers(&copy).1 - overrun_before;
+    assert_eq!(there, call.events().len(), "the call has returned");
+    println!("{call:?} behind {before} events: {steps} instructions");
+    let overrun = events(&copy).1 - overrun_before;
     for kill in 1..=KILLS {
         let at = steps * kill / (KILLS + 1);
-        let mut traced = Traced::start(before)?;
-        // Once a second a call gives a sign of life too: this one may be shorter than the one before, and
-        // what comes behind it is a sleep for good.
+        let mut traced = Traced::start(call, before)?;
+        // This call may be shorter than the one before, and what comes behind it is a sleep for good.
         (0..at).for_each(|_| {
             if !traced.is_done() {
                 traced.step();
             }
         });
         traced.kill();
-        has_last(&numbers(&traced.region()).0, before);
+        judge(&traced.region(), call, before);
     }
-    Some((steps, overrun))
+    Some(overrun)
 }
 
 #[test]
 fn the_first_event_of_a_program_has_its_format_whenever_it_is_there() {
-    step_through(0);
+    step_through(Call::Number, 0);
 }
 
 #[test]
 fn an_event_behind_others_is_there_as_a_whole_or_not_at_all() {
-    if let Some((_, overrun)) = step_through(5) {
-        assert_eq!(overrun, 0);
-    }
+    let overrun = step_through(Call::Number, 5);
+    assert!(matches!(overrun, None | Some(0)), "{overrun:?}");
+}
+
+#[test]
+fn a_text_is_there_as_a_whole_or_not_at_all() {
+    step_through(Call::Text, 5);
+}
+
+#[test]
+fn a_span_begins_before_it_ends_whenever_it_is_there() {
+    step_through(Call::Span, 5);
+}
+
+#[test]
+fn an_event_in_a_lane_that_was_another_threads_is_there_as_a_whole_or_not_at_all() {
+    step_through(Call::TakeOver, 5);
 }
 
 #[test]
 fn an_event_that_begins_a_sub_buffer_leaves_the_full_one_whole() {
-    if let Some((_, overrun)) = step_through(PER_SUBBUF) {
-        assert_eq!(overrun, 0);
-    }
+    let overrun = step_through(Call::Number, PER_SUBBUF);
+    assert!(matches!(overrun, None | Some(0)), "{overrun:?}");
 }
 
 #[test]
 fn an_event_that_overwrites_the_oldest_takes_one_sub_buffer_of_them() {
-    if let Some((_, overrun)) = step_through(PER_SUBBUF * SUBBUFS) {
-        assert_eq!(overrun, PER_SUBBUF);
-    }
+    let overrun = step_through(Call::Number, PER_SUBBUF * SUBBUFS);
+    assert!(matches!(overrun, None | Some(PER_SUBBUF)), "{overrun:?}");
 }
