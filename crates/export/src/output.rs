@@ -4,16 +4,19 @@ use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use outlive_trace::view::Sources;
 use rustix::fs::Advice;
+use rustix::io::Errno;
 use tempfile::Builder;
 
 use crate::{Error, Format, Result, Summary};
 
 /// The name that stands for standard output.
 const STDOUT: &str = "-";
+/// Links that lead to each other, at most: as many as Linux follows.
+const LINKS_MAX: usize = 40;
 
 /// Exports to `out`, or to standard output if that is `-`. The output is written under another
 /// name beside it, made durable, and then renamed, so that a file of that name is whole; a file
@@ -73,13 +76,14 @@ fn write_file(
     out: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Summary> {
-    // A device, a pipe or a link is written where it is.
+    // A device or a pipe is written where it is.
     if out
-        .symlink_metadata()
+        .metadata()
         .is_ok_and(|there| !there.is_file() && !there.is_dir())
     {
         return format.exporter.export(sources, out, progress);
     }
+    let out = &target(out)?;
     let folder = folder_of(out);
     let part = part()
         .tempfile_in(folder)
@@ -111,6 +115,19 @@ fn write_folder(
     fs::rename(part.path(), out).map_err(Error::io("create", out))?;
     sync_names(folder)?;
     Ok(summary)
+}
+
+/// What a name leads to through links, whether there is something or not: what is renamed over a link
+/// takes the link's place.
+fn target(out: &Path) -> Result<PathBuf> {
+    let mut target = out.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&target) {
+            Ok(next) => target = folder_of(&target).join(next),
+            Err(_) => return Ok(target),
+        }
+    }
+    Err(Error::io("create", out)(Errno::LOOP.into()))
 }
 
 /// Makes a file durable, or a folder and all that is in it.
@@ -155,6 +172,8 @@ fn damage<'s>(sources: &'s Sources<'_>) -> impl Iterator<Item = String> + use<'s
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
     use crate::Exporter;
 
@@ -170,6 +189,62 @@ mod tests {
                 io::ErrorKind::StorageFull,
             )))
         }
+    }
+
+    /// Writes a file.
+    #[derive(Debug)]
+    struct Whole;
+
+    impl Exporter for Whole {
+        fn export(&self, _: &Sources<'_>, out: &Path, _: &mut dyn FnMut(u64)) -> Result<Summary> {
+            fs::write(out, "whole").map_err(Error::io("write", out))?;
+            Ok(Summary::default())
+        }
+    }
+
+    /// A file behind a link was once emptied and written where it is.
+    #[test]
+    fn what_a_link_leads_to_is_replaced_when_the_output_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources::new(Vec::new()).unwrap();
+        let mut format = Format {
+            name: "half",
+            endings: &[],
+            about: "",
+            is_folder: false,
+            exporter: &Half,
+        };
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("there")).unwrap();
+        fs::write(path("there/old"), "old").unwrap();
+        let links = [
+            ("link", "there/old"),
+            ("link-to-link", "link"),
+            ("to-new", "there/new"),
+            ("device", "/dev/null"),
+        ];
+        for (link, to) in links {
+            symlink(to, path(link)).unwrap();
+        }
+        for (link, _) in links {
+            write(&format, &sources, &path(link), &mut |_| ()).unwrap_err();
+        }
+        assert_eq!(fs::read(path("there/old")).unwrap(), b"old");
+        assert!(!path("there/new").exists());
+
+        format.exporter = &Whole;
+        let has = |name: &str| fs::read_to_string(path(name)).unwrap();
+        for (link, file) in [("link-to-link", "there/old"), ("to-new", "there/new")] {
+            write(&format, &sources, &path(link), &mut |_| ()).unwrap();
+            assert_eq!(has(file), "whole");
+        }
+        write(&format, &sources, &path("device"), &mut |_| ()).unwrap();
+        for (link, to) in links {
+            assert_eq!(fs::read_link(path(link)).unwrap(), Path::new(to));
+        }
+        symlink("b", path("a")).unwrap();
+        symlink("a", path("b")).unwrap();
+        write(&format, &sources, &path("a"), &mut |_| ()).unwrap_err();
     }
 
     #[test]
