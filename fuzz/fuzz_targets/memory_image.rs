@@ -9,13 +9,14 @@ fuzz_target!(|input: &[u8]| {
     let whole = Segment {
         offset: 0,
         len,
+        missing: 0,
         address: 0,
     };
     let segments = load_segments(&input).unwrap_or(vec![whole]);
     for segment in &segments {
         assert!(segment.offset <= len && segment.len <= len - segment.offset);
     }
-    for region in memory::find(&input, &segments).unwrap_or_default() {
+    for region in memory::find(&input, &segments).unwrap_or_default().regions {
         assert!(region.offset <= len && region.len <= len - region.offset);
     }
 });

@@ -42,8 +42,9 @@ pub(crate) fn run(args: &Args, import: &ImportArgs) -> Result<u8> {
                 is_all = false;
             }
         }
-        Source::Memory(image, regions) => {
-            for (region, number) in regions.iter().zip(1..) {
+        Source::Memory(image, found) => {
+            is_all &= tell(&found.notes);
+            for (region, number) in found.regions.iter().zip(1..) {
                 let more = if number == 1 {
                     String::new()
                 } else {

@@ -161,20 +161,15 @@ fn a_folder_of_raw_sub_buffers_is_imported() {
     assert_same(&ours, &events(&theirs));
 }
 
-/// An ELF core as a crash dump is one: the region lies in the second of two stretches of memory, at
-/// a page of the memory that is no page of the file.
-#[test]
-fn a_region_is_found_in_a_vmcore_and_in_a_raw_dump() {
-    let unpacked = Unpacked::of_kernel(KERNEL);
-    let region = fs::read(&unpacked.region).unwrap();
-    let stretch = [vec![0xaa; 3 * 4096], region.clone(), vec![0x55; 5000]].concat();
+/// An ELF core of two stretches of memory: one of 100 bytes, and this.
+fn core(address: u64, stretch: &[u8]) -> Vec<u8> {
     let mut core = vec![0; 64];
     core[..6].copy_from_slice(b"\x7fELF\x02\x01");
     core[32..40].copy_from_slice(&64_u64.to_le_bytes());
     core[54..56].copy_from_slice(&56_u16.to_le_bytes());
     core[56..58].copy_from_slice(&2_u16.to_le_bytes());
     let data = 64 + 2 * 56;
-    for (offset, address, len) in [(data, 0x1000, 100), (data + 100, 0x1_0000, stretch.len())] {
+    for (offset, address, len) in [(data, 0x1000, 100), (data + 100, address, stretch.len())] {
         core.extend_from_slice(&1_u32.to_le_bytes());
         core.extend_from_slice(&4_u32.to_le_bytes());
         for word in [offset as u64, 0, address, len as u64, len as u64, 4096] {
@@ -182,7 +177,18 @@ fn a_region_is_found_in_a_vmcore_and_in_a_raw_dump() {
         }
     }
     core.extend(vec![0; 100]);
-    core.extend_from_slice(&stretch);
+    core.extend_from_slice(stretch);
+    core
+}
+
+/// An ELF core as a crash dump is one: the region lies in the second of two stretches of memory, at
+/// a page of the memory that is no page of the file.
+#[test]
+fn a_region_is_found_in_a_vmcore_and_in_a_raw_dump() {
+    let unpacked = Unpacked::of_kernel(KERNEL);
+    let region = fs::read(&unpacked.region).unwrap();
+    let stretch = [vec![0xaa; 3 * 4096], region.clone(), vec![0x55; 5000]].concat();
+    let core = core(0x1_0000, &stretch);
     for (image, address) in [(core, 0x1_3000), (stretch, 0x3000)] {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("memory");
@@ -207,11 +213,117 @@ fn a_region_is_found_in_a_vmcore_and_in_a_raw_dump() {
     }
 }
 
+/// A file that ends in the middle of a region was once imported without a word.
+#[test]
+fn a_vmcore_and_a_raw_dump_that_are_cut_off_give_what_is_there_and_say_so() {
+    let unpacked = Unpacked::of_kernel(KERNEL);
+    let region = fs::read(&unpacked.region).unwrap();
+    let all = shown(&unpacked).lines().count();
+    let cut = 200 << 10;
+    let both = [&region[..], &vec![0x55; 5000], &region].concat();
+    let image = |mut image: Vec<u8>, cut: usize| {
+        image.truncate(image.len() - cut);
+        image
+    };
+    let missing = format!("{cut} of its {} bytes are missing", region.len());
+    let cases = [
+        (
+            image(core(0x1_0000, &region), cut),
+            "bytes of memory are missing",
+            1,
+        ),
+        (image(core(0x1_0000, &region), cut), missing.as_str(), 1),
+        (image(region.clone(), cut), missing.as_str(), 1),
+        // All of the second stretch, and the region of neither.
+        (
+            image(core(0x1_0000, &region), region.len()),
+            "bytes of memory are missing",
+            0,
+        ),
+        // One that is whole, and less than any can be recovered from.
+        (
+            image([&region[..], &region].concat(), region.len() - 8192),
+            "at 0x100000: ",
+            1,
+        ),
+        (
+            image(core(0x1_0000, &both), 100),
+            "100 bytes of memory are missing",
+            1,
+        ),
+    ];
+    for (number, (image, said, kept)) in cases.into_iter().enumerate() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("memory");
+        fs::write(&file, image).unwrap();
+        let state = folder.path().join("state");
+        let state = state.to_str().unwrap();
+        let output = outlive(&[
+            "import",
+            file.to_str().unwrap(),
+            "--name",
+            "it",
+            "--state",
+            state,
+        ]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{number}: {stderr}");
+        assert!(stderr.contains(said), "{number}: {stderr}");
+        assert_eq!(stderr.contains("it/1: a region"), kept == 1, "{stderr}");
+        if kept == 1 {
+            let shown = outlive(&[
+                "show",
+                "it",
+                "--formats",
+                &unpacked.formats,
+                "--state",
+                state,
+            ]);
+            let lines = stdout(&shown).lines().count();
+            assert!(
+                (all / 3..=all).contains(&lines),
+                "{number}: {lines} of {all}"
+            );
+        }
+    }
+}
+
+/// The search once ended after 64 pages that begin as a region does, without a word.
+#[test]
+fn a_search_that_ends_early_says_so() {
+    let unpacked = Unpacked::of_kernel(KERNEL);
+    let region = fs::read(&unpacked.region).unwrap();
+    let mut page = vec![0; 4096];
+    page[..4].copy_from_slice(&region[..4]);
+    let cases = [(63, 2, false), (64, 1, true)];
+    for (pages, regions, ends) in cases {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("memory");
+        fs::write(&file, [&region[..], &page.repeat(pages), &region].concat()).unwrap();
+        let state = folder.path().join("state");
+        let output = outlive(&[
+            "import",
+            file.to_str().unwrap(),
+            "--state",
+            state.to_str().unwrap(),
+        ]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(
+            stderr.matches(": a region of a kernel at").count(),
+            regions,
+            "{stderr}"
+        );
+        let said = format!("the search ends at {:#x}", region.len() + (64 << 12));
+        assert_eq!(stderr.contains(&said), ends, "{stderr}");
+    }
+}
+
 #[test]
 fn what_cannot_be_imported_is_refused_and_changes_nothing() {
     let folder = TempDir::new().unwrap();
     let state = folder.path().join("state");
-    let cases: [(&str, &[u8], &str); 4] = [
+    let cases: [(&str, &[u8], &str); 6] = [
         ("text", b"no trace at all", "no region was found"),
         (
             "dat",
@@ -224,6 +336,8 @@ fn what_cannot_be_imported_is_refused_and_changes_nothing() {
             "format 5 of trace.dat is not supported",
         ),
         ("elf", b"\x7fELF\x01\x01", "not 64-bit little-endian"),
+        ("kdump", b"KDUMP   \x06\0\0\0", "makedumpfile -E"),
+        ("flat", b"makedumpfile\0\0\0\0", "makedumpfile -R"),
     ];
     for (name, bytes, said) in cases {
         let file = folder.path().join(name);

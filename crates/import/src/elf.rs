@@ -19,7 +19,8 @@ pub(crate) fn is_one(bytes: &dyn Bytes) -> bool {
     bytes.read_at(0, &mut magic).is_ok() && magic == MAGIC
 }
 
-/// The stretches of memory of a 64-bit little-endian ELF file, cut where the file ends.
+/// The stretches of memory of a 64-bit little-endian ELF file, cut where the file ends: of one behind
+/// its end nothing is there.
 ///
 /// # Errors
 ///
@@ -60,11 +61,13 @@ fn segment(bytes: &dyn Bytes, at: u64) -> Result<Option<Segment>> {
     let offset = cursor.u64(what)?;
     let _virtual = cursor.u64(what)?;
     let address = cursor.u64(what)?;
-    let len = cursor.u64(what)?;
-    let len = len.min(bytes.len().saturating_sub(offset));
-    Ok((kind == PT_LOAD && len > 0).then_some(Segment {
+    let said = cursor.u64(what)?;
+    let offset = offset.min(bytes.len());
+    let len = said.min(bytes.len() - offset);
+    Ok((kind == PT_LOAD && said > 0).then_some(Segment {
         offset,
         len,
+        missing: said - len,
         address,
     }))
 }

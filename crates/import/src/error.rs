@@ -37,12 +37,17 @@ pub enum Error {
         why: String,
     },
     /// No region begins at any page of an image.
-    #[error("no region was found at any of {pages} pages of {segments} stretches of memory")]
+    #[error(
+        "no region was found at any of {pages} pages of {segments} stretches of memory{}",
+        notes.iter().map(|note| format!("\n{note}")).collect::<String>()
+    )]
     NoRegion {
         /// Pages of 4 KiB that were looked at.
         pages: u64,
         /// Stretches of memory: one, or the ELF core's.
         segments: usize,
+        /// What is missing, or begins as a region and is none.
+        notes: Vec<String>,
     },
     /// The catalog of a folder cannot be read.
     #[error(transparent)]

@@ -11,6 +11,7 @@ mod bytes;
 mod elf;
 mod error;
 mod folder;
+mod kdump;
 mod keep;
 pub mod memory;
 mod pages;
@@ -24,7 +25,7 @@ pub use self::bytes::Bytes;
 pub use self::elf::load_segments;
 pub use self::error::Error;
 pub use self::keep::{Imported, keep_buffer, keep_region};
-pub use self::memory::{FoundRegion, Segment};
+pub use self::memory::{Found, FoundRegion, Segment};
 pub use self::recording::{Buffer, Compression, CpuPages, Recording};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -34,8 +35,8 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Source {
     /// Sub-buffers of a kernel, and what is needed to decode them.
     Recording(Box<Recording>),
-    /// Regions in an image of memory, and the image.
-    Memory(File, Vec<FoundRegion>),
+    /// An image of memory, and what was found in it.
+    Memory(File, Found),
 }
 
 /// Looks what a path is: a folder of raw sub-buffers, a `trace.dat`, an ELF core, or else an image
@@ -54,16 +55,18 @@ pub fn open(path: &Path) -> Result<Source> {
         let recording = Recording::from_trace_dat(&file)?.of_file(file);
         return Ok(Source::Recording(Box::new(recording)));
     }
+    kdump::refuse(&file)?;
     let segments = if elf::is_one(&file) {
         load_segments(&file)?
     } else {
         let segment = Segment {
             offset: 0,
             len: Bytes::len(&file),
+            missing: 0,
             address: 0,
         };
         vec![segment]
     };
-    let regions = memory::find(&file, &segments)?;
-    Ok(Source::Memory(file, regions))
+    let found = memory::find(&file, &segments)?;
+    Ok(Source::Memory(file, found))
 }
