@@ -269,7 +269,11 @@ impl Info<'_> {
     fn to_json(&self) -> Value {
         let view = self.view;
         let cpus: Vec<Value> = view.cpus.iter().map(|cpu| self.cpu_json(cpu)).collect();
-        let parts: Vec<Value> = view.parts.iter().map(part_json).collect();
+        let parts: Vec<Value> = view
+            .parts
+            .iter()
+            .map(|part| part_json(part, view.hides_addresses()))
+            .collect();
         let pairs: Vec<Value> = view
             .clock_pairs
             .iter()
@@ -326,9 +330,9 @@ fn line(out: &mut impl Write, name: &str, value: impl Display) -> Result<()> {
     Ok(writeln!(out, "{name:NAMES$}{value}")?)
 }
 
-fn part_json(part: &Part) -> Value {
+fn part_json(part: &Part, hides_addresses: bool) -> Value {
     let geometry = &part.recovery.geometry;
-    let scratch = part.recovery.scratch.as_ref();
+    let scratch = part.recovery.scratch.as_ref().filter(|_| !hides_addresses);
     let modules = |scratch: &outlive_ring::Scratch| -> Vec<Value> {
         let modules = scratch.modules.iter();
         modules

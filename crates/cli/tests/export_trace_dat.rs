@@ -3,11 +3,14 @@
 mod common;
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use common::{Unpacked, fixtures, outlive};
 use outlive::{Backing, Recorder, event};
+use outlive_ring::extension::Layout;
+use outlive_ring::{HeapMemory, RunRecord};
 use tempfile::TempDir;
 
 /// What both tools say of an event, or that events are missing on a CPU.
@@ -302,4 +305,126 @@ fn a_pipe_is_refused() {
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be written into a pipe"));
+}
+
+/// Runs the command where `/proc/sys/kernel/kptr_restrict` says this; `None` without mounts of one's own.
+fn outlive_where(kptr_restrict: &str, user: u32, args: &[&str]) -> Option<std::process::Output> {
+    const SCRIPT: &str = "echo $restrict > $folder/restrict || exit 99
+        mount --bind $folder/restrict /proc/sys/kernel/kptr_restrict || exit 99
+        exec setpriv --reuid=$user --regid=$user --clear-groups $outlive \"$@\"";
+    let folder = TempDir::new().unwrap();
+    open_to_all(folder.path());
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", SCRIPT, "sh"])
+        .args(args)
+        .env("outlive", env!("CARGO_BIN_EXE_outlive"))
+        .env("folder", folder.path())
+        .env("OUTLIVE_STATE", folder.path())
+        .env("restrict", kptr_restrict)
+        .env("user", user.to_string())
+        .output()
+        .unwrap();
+    if !matches!(output.status.code(), Some(0 | 1)) {
+        println!("kptr_restrict: skipped: no mounts of its own: {output:?}");
+        return None;
+    }
+    Some(output)
+}
+
+fn open_to_all(path: &Path) {
+    let all = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(path, all).unwrap();
+}
+
+/// A region in a file, of this boot, with symbols, printk formats and the address of the kernel.
+fn region_of_this_boot(folder: &Path) -> String {
+    let unpacked = Unpacked::of_crash("7.3.4-2cpu-wrapped-Panic");
+    let kallsyms = Path::new(&unpacked.region).with_file_name("kallsyms");
+    let symbols = std::fs::read_to_string(&kallsyms).unwrap();
+    std::fs::write(&kallsyms, symbols + "ffffffff81000000 T _text\n").unwrap();
+    let [file, state, region] = ["t.dat", "state", "region"].map(|name| folder.join(name));
+    let [file, state] = [&file, &state].map(|path| path.to_str().unwrap());
+    let formats = unpacked.formats.as_str();
+    let commands: [&[&str]; 2] = [
+        &["export", &unpacked.region, "--formats", formats, "-o", file],
+        &["import", file, "--name", "it", "--state", state],
+    ];
+    for command in commands {
+        let output = outlive(command);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let kept = folder.join("state/generations/it/00000001/region");
+    let memory = HeapMemory::from_bytes(&std::fs::read(kept).unwrap());
+    let layout = Layout::load(&memory).unwrap();
+    let mut run = RunRecord::load(&layout, &memory).unwrap();
+    run.boot_id = outlive_trace::verdict::boot_id();
+    run.sequence += 1;
+    run.store(&layout, &memory);
+    std::fs::write(&region, memory.to_vec()).unwrap();
+    region.to_str().unwrap().to_owned()
+}
+
+/// Symbols were always left out where `kptr_restrict` says so; the kernel's own address went out.
+#[test]
+fn addresses_of_the_kernel_that_runs_are_for_those_who_may_see_them() {
+    let folder = TempDir::new().unwrap();
+    open_to_all(folder.path());
+    let region = region_of_this_boot(folder.path());
+    open_to_all(Path::new(&region));
+    // Symbols and the kernel's address; printk formats.
+    let cases = [
+        ("0", 65534, true, true),
+        ("1", 0, true, true),
+        ("1", 65534, false, false),
+        ("2", 0, false, true),
+    ];
+    for (number, (restrict, user, symbols, formats)) in cases.into_iter().enumerate() {
+        let case = format!("kptr_restrict {restrict}, user {user}");
+        let out = folder.path().join(format!("{number}.dat"));
+        let args = ["export", &region, "-o", out.to_str().unwrap()];
+        let Some(output) = outlive_where(restrict, user, &args) else {
+            return;
+        };
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), symbols, "{case}: {stderr}");
+        assert_eq!(
+            !stderr.contains("symbols of this kernel are left out"),
+            symbols,
+            "{case}"
+        );
+        assert_eq!(
+            !stderr.contains("trace_printk are left out"),
+            formats,
+            "{case}"
+        );
+        let said = |args: &[&str]| {
+            String::from_utf8_lossy(&trace_cmd(&[&["report"], args, &["-i"]].concat(), &out))
+                .into_owned()
+        };
+        let stat = said(&["--stat"]);
+        assert_eq!(
+            stat.contains("ffffffff81000000\t[kernel]"),
+            symbols,
+            "{case}: {stat}"
+        );
+        assert_eq!(
+            said(&["-f"]).contains("ffffffff"),
+            symbols,
+            "{case}: {}",
+            said(&["-f"])
+        );
+        assert_eq!(
+            said(&["-P"]).contains("ffffffff"),
+            formats,
+            "{case}: {}",
+            said(&["-P"])
+        );
+        let info = outlive_where(restrict, user, &["info", &region, "--json"]).unwrap();
+        let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
+        assert_eq!(
+            info["parts"][0]["text_address"].is_string(),
+            symbols,
+            "{case}: {info}"
+        );
+    }
 }

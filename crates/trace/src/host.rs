@@ -15,6 +15,20 @@ pub fn boot_id() -> Result<String, Error> {
     read_proc(Path::new("/proc/sys/kernel/random/boot_id")).map(|id| id.trim().to_owned())
 }
 
+/// Whether the kernel that runs hides its addresses from this process.
+///
+/// `kptr_restrict` (Documentation/admin-guide/sysctl/kernel.rst): 0 for all, 1 for privileged
+/// programs, 2 for nobody.
+#[must_use]
+pub fn hides_kernel_addresses() -> bool {
+    let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict");
+    match restrict.as_deref().map(str::trim) {
+        Ok("0") | Err(_) => false,
+        Ok("1") => !rustix::process::geteuid().is_root(),
+        Ok(_) => true,
+    }
+}
+
 /// The machine's name (`uname -n`), bytes that are not UTF-8 replaced.
 #[must_use]
 pub fn hostname() -> String {

@@ -38,7 +38,7 @@ pub use self::sources::{MergedSources, NoCommonTime, Source, SourceEvent, Source
 pub use self::trust::{EventDoubt, Trust};
 pub use self::wanted::Wanted;
 use crate::cmdline::TraceClock;
-use crate::{Error, RegionPlace};
+use crate::{Error, RegionPlace, host, verdict};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -220,6 +220,13 @@ impl View {
     #[must_use]
     pub fn clock_in_ns(&self) -> bool {
         !matches!(self.clock(), "counter" | "uptime" | "x86-tsc")
+    }
+
+    /// Whether the region has addresses of the kernel that runs now, and that are not for us.
+    #[must_use]
+    pub fn hides_addresses(&self) -> bool {
+        let is_of_now = |run: &RunRecord| run.boot_id == verdict::boot_id();
+        self.run.as_ref().is_some_and(is_of_now) && host::hides_kernel_addresses()
     }
 
     /// Whether everything was found whole.

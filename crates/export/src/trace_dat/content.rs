@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
 
 use outlive_event::Catalog;
 use outlive_ring::RunId;
 use outlive_ring::extension::ClockPair;
 use outlive_trace::cmdline::TraceClock;
-use outlive_trace::verdict;
 use outlive_trace::view::{Source, Sources, View, ViewCpu};
 
 use super::ids::Ids;
@@ -62,7 +60,6 @@ impl Content {
         let mut this = Self {
             header_page: HEADER_PAGE.to_owned(),
             header_event: HEADER_EVENT.to_owned(),
-            printk_formats: printk_formats(sources),
             cmdlines: cmdlines(sources),
             trace_id: trace_id(sources),
             ..Self::default()
@@ -83,6 +80,7 @@ impl Content {
             this.notes.push(note);
         }
         this.add_symbols(sources);
+        this.add_printk_formats(sources);
         this.add_texts(sources);
         if let [source] = sources.sources() {
             this.tsc = TscToNs::of(source.view);
@@ -100,7 +98,7 @@ impl Content {
             }
             let kernel = catalog.kernel();
             let name = &source.name;
-            if are_addresses_hidden(source.view) {
+            if source.view.hides_addresses() {
                 self.notes.push(format!(
                     "{name}: symbols of this kernel are left out, as /proc/sys/kernel/kptr_restrict \
                      hides their addresses"
@@ -114,6 +112,27 @@ impl Content {
                 push_symbols(&mut self.kallsyms, catalog);
             }
         }
+    }
+
+    /// The kernel shows these addresses to root whatever `kptr_restrict` says, and without them a reader
+    /// finds no text of a `trace_printk`.
+    fn add_printk_formats(&mut self, sources: &Sources<'_>) {
+        let mut all = BTreeMap::new();
+        for source in sources.sources() {
+            let mut formats = source.view.catalog.printk_formats().peekable();
+            let is_hidden = formats.peek().is_some()
+                && source.view.hides_addresses()
+                && !rustix::process::geteuid().is_root();
+            match is_hidden {
+                true => self.notes.push(format!(
+                    "{}: formats of trace_printk are left out, as /proc/sys/kernel/kptr_restrict hides \
+                     their addresses",
+                    source.name
+                )),
+                false => all.extend(formats),
+            }
+        }
+        self.printk_formats = printk_formats(&all);
     }
 
     fn add_texts(&mut self, sources: &Sources<'_>) {
@@ -135,21 +154,6 @@ impl Content {
     }
 }
 
-/// Whether the region has addresses of the kernel that runs now, and that are not for us.
-///
-/// `kptr_restrict` (Documentation/admin-guide/sysctl/kernel.rst): 0 for all, 1 for privileged
-/// programs, 2 for nobody.
-fn are_addresses_hidden(view: &View) -> bool {
-    let is_of_now = |id: [u8; 16]| id == verdict::boot_id();
-    let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict");
-    view.run.as_ref().is_some_and(|run| is_of_now(run.boot_id))
-        && match restrict.as_deref().map(str::trim) {
-            Ok("0") | Err(_) => false,
-            Ok("1") => !rustix::process::geteuid().is_root(),
-            Ok(_) => true,
-        }
-}
-
 /// Lines of `/proc/kallsyms`.
 fn push_symbols(out: &mut String, catalog: &Catalog) {
     for symbol in catalog.symbols().iter() {
@@ -163,9 +167,7 @@ fn push_symbols(out: &mut String, catalog: &Catalog) {
 }
 
 /// Lines of `printk_formats`.
-fn printk_formats(sources: &Sources<'_>) -> String {
-    let catalogs = sources.sources().iter().map(|source| &source.view.catalog);
-    let all: BTreeMap<u64, &str> = catalogs.flat_map(Catalog::printk_formats).collect();
+fn printk_formats(all: &BTreeMap<u64, &str>) -> String {
     let mut out = String::new();
     for (address, text) in all {
         let escaped = text
@@ -237,11 +239,13 @@ fn uname(view: &View) -> Option<String> {
 fn about(source: &Source<'_>) -> String {
     let view = source.view;
     let mut text = format!("\nBuffer: {}\n\n", source.name);
-    if let Some(kernel) = view.catalog.kernel() {
-        let _ = writeln!(text, "{:x}\t[kernel]", kernel.text_addr);
-    }
-    for (address, module) in view.catalog.modules() {
-        let _ = writeln!(text, "{address:x}\t{module}");
+    if !view.hides_addresses() {
+        if let Some(kernel) = view.catalog.kernel() {
+            let _ = writeln!(text, "{:x}\t[kernel]", kernel.text_addr);
+        }
+        for (address, module) in view.catalog.modules() {
+            let _ = writeln!(text, "{address:x}\t{module}");
+        }
     }
     if let Some(run) = &view.run {
         let _ = writeln!(text, "recorded by: {} {}", run.program, run.version);
