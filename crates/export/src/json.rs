@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use outlive_event::{Catalog, Value};
+use outlive_event::{Catalog, EventFormat, Value};
 use outlive_trace::view::{SourceEvent, Sources, ViewEvent};
 use serde_json::{Map, Value as Json, json};
 
@@ -100,11 +100,7 @@ pub fn object(catalog: &Catalog, event: &ViewEvent<'_>) -> Map<String, Json> {
         Some(format) => {
             object.insert("system".into(), format.system.as_str().into());
             object.insert("event".into(), format.name.as_str().into());
-            let fields: Map<String, Json> = format
-                .values(event.payload)
-                .map(|(name, value)| (name.to_owned(), to_json(value)))
-                .collect();
-            object.insert("fields".into(), fields.into());
+            object.insert("fields".into(), fields(format, event.payload).into());
             if format.is_cut(event.payload) {
                 object.insert("cut".into(), true.into());
             }
@@ -114,6 +110,14 @@ pub fn object(catalog: &Catalog, event: &ViewEvent<'_>) -> Map<String, Json> {
         }
     }
     object
+}
+
+/// The fields of a record.
+pub(crate) fn fields(format: &EventFormat, payload: &[u8]) -> Map<String, Json> {
+    let values = format.values(payload);
+    values
+        .map(|(name, value)| (name.to_owned(), to_json(value)))
+        .collect()
 }
 
 /// Flags and preempt count of a record.

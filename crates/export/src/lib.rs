@@ -6,12 +6,14 @@
 
 #![forbid(unsafe_code)]
 
+mod chrome;
 mod csv;
 mod ctf;
 mod error;
 pub mod json;
 mod output;
 mod perfetto;
+mod spans;
 mod trace_dat;
 
 use std::path::Path;
@@ -50,6 +52,13 @@ pub const FORMATS: &[Format] = &[
         about: "one JSON object per line, as show --json",
         is_folder: false,
         exporter: &json::JsonLines,
+    },
+    Format {
+        name: "chrome",
+        endings: &["trace.json"],
+        about: "trace events in JSON, for chrome://tracing, ui.perfetto.dev and scripts",
+        is_folder: false,
+        exporter: &chrome::Chrome,
     },
     Format {
         name: "csv",

@@ -25,7 +25,7 @@ use outlive_trace::view::{Source, Sources, Timeline, View};
 use self::encode::Message;
 use self::ftrace::Ftrace;
 use self::tracks::Tracks;
-use crate::{Error, Exporter, Result, Summary, json, output};
+use crate::{Error, Exporter, Result, Summary, json, output, spans};
 
 /// `Trace.packet`.
 const PACKET: u32 = 1;
@@ -132,7 +132,7 @@ fn head<'v>(out: &mut Output<'_>, sources: &'v Sources<'v>) -> io::Result<Vec<St
     }
     let has_programs = sources.sources().iter().any(|s| s.view.has_lanes());
     let unnested = match has_programs {
-        true => tracks::unnested(sources),
+        true => spans::unnested(sources),
         false => Default::default(),
     };
     let mut streams = Vec::new();
@@ -150,14 +150,15 @@ fn head<'v>(out: &mut Output<'_>, sources: &'v Sources<'v>) -> io::Result<Vec<St
 }
 
 /// A time of a source's trace clock in the output's clock.
-fn time(sources: &Sources<'_>, source: usize, trace: u64) -> u64 {
+pub(crate) fn time(sources: &Sources<'_>, source: usize, trace: u64) -> u64 {
     match sources.timeline() {
         Timeline::Realtime => sources.time(source, trace),
         _ => sources.boottime(source, trace),
     }
 }
 
-fn clock_notes(sources: &Sources<'_>) -> Option<String> {
+/// What is to be said of times that are no nanoseconds.
+pub(crate) fn clock_notes(sources: &Sources<'_>) -> Option<String> {
     let [source] = sources.sources() else {
         return None;
     };

@@ -2,16 +2,17 @@
 //!
 //! Slices of a track lie inside each other, and the end of one has no name: it ends the innermost.
 //! A thread whose spans end in another order, or where events are missing, has each of its spans on
-//! a track of its own, below the thread's. Which threads are such ones is found in a first pass.
+//! a track of its own, below the thread's.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 
 use outlive_event::{Catalog, EventFormat, Value, pid};
-use outlive_trace::view::{Source, SourceEvent, Sources};
+use outlive_trace::view::{Source, SourceEvent};
 
 use super::encode::Message;
 use super::{Output, as_text, packet, sequence_of};
+use crate::spans::{SpanPart, format_of, span_part};
 
 /// `TrackDescriptor`, `ProcessDescriptor`, `ThreadDescriptor`.
 mod descriptor {
@@ -60,53 +61,6 @@ mod interned {
 /// `TracePacket.sequence_flags`.
 const STATE_CLEARED: u64 = 1;
 const NEEDS_STATE: u64 = 2;
-
-/// What an event is of a span.
-enum SpanPart {
-    Begin(u64),
-    End(u64),
-}
-
-fn span_part(format: &EventFormat, payload: &[u8]) -> Option<SpanPart> {
-    let first = format.fields.first().filter(|f| f.name == "span_id")?;
-    let Value::Unsigned(id) = first.value(payload) else {
-        return None;
-    };
-    match format.fields.get(1) {
-        Some(second) if second.name == "span_parent" => Some(SpanPart::Begin(id)),
-        None if format.name == "span_end" => Some(SpanPart::End(id)),
-        _ => None,
-    }
-}
-
-fn format_of<'c>(catalog: &'c Catalog, payload: &[u8]) -> Option<&'c EventFormat> {
-    catalog.event(outlive_event::event_id(payload)?)
-}
-
-/// The threads of each source whose spans do not lie inside each other.
-pub(super) fn unnested(sources: &Sources<'_>) -> HashSet<(usize, i32)> {
-    let mut open: HashMap<(usize, i32), Vec<u64>> = HashMap::new();
-    let mut unnested = HashSet::new();
-    let mut events = sources.events();
-    while let Some(next) = events.next_event() {
-        let view = sources.sources()[next.source].view;
-        let payload = next.event.payload;
-        let format = format_of(&view.catalog, payload).filter(|format| format.has_cpu());
-        let thread = (next.source, pid(payload).unwrap_or(0));
-        match format.and_then(|format| span_part(format, payload)) {
-            Some(SpanPart::Begin(id)) => open.entry(thread).or_default().push(id),
-            Some(SpanPart::End(id)) => {
-                let spans = open.entry(thread).or_default();
-                if spans.pop() != Some(id) {
-                    spans.clear();
-                    unnested.insert(thread);
-                }
-            }
-            None => {}
-        }
-    }
-    unnested
-}
 
 /// The events of one source.
 #[derive(Debug)]
