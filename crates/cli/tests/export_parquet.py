@@ -3,6 +3,7 @@ events: each row, each value. Prints what was compared, as JSON.
 
     export_parquet.py rows FOLDER LINES     every row and value of every table
     export_parquet.py sql FOLDER STATEMENT  DuckDB's answer; tables are called as `outlive sql` calls them
+    export_parquet.py groups FOLDER         what a reader is told of row groups, and which it can skip
     export_parquet.py spark FOLDER          Spark's rows and answers over a fleet's folder against DuckDB's
 """
 
@@ -104,6 +105,7 @@ def check_rows(folder, lines):
     values = 0
     for reader in [by_pyarrow, by_duckdb]:
         rows = reader(folder, "events")
+        times = [row["ts"] for row in rows]
         if len(rows) != len(events):
             sys.exit(f"{len(rows)} rows for {len(events)} events")
         for seq, (row, event) in enumerate(zip(rows, events)):
@@ -125,7 +127,8 @@ def check_rows(folder, lines):
                     check(row, "id", event["id"], table)
                 else:
                     check_event(row, event, seq, table)
-    return {"events": len(events), "tables": len(tables), "values": values}
+    ends = {"first": min(times), "last": max(times)}
+    return {"events": len(events), "tables": len(tables), "values": values, **ends}
 
 
 def view_name(table):
@@ -139,6 +142,30 @@ def sql(folder, statement):
     found = connection.execute(statement)
     names = [column[0] for column in found.description]
     return [dict(zip(names, row)) for row in found.fetchall()]
+
+
+def groups(folder):
+    """The row groups of `events`: sorted as they say, their bounds right, and skipped by them."""
+    dataset = pyarrow.dataset.dataset(os.path.join(folder, "events"), partitioning="hive")
+    read, skipped, bounded = 0, 0, 0
+    for fragment in dataset.get_fragments():
+        metadata = fragment.metadata
+        names = [metadata.schema.column(place).name for place in range(metadata.num_columns)]
+        for number, group in enumerate(fragment.split_by_row_group()):
+            read += 1
+            rows = group.to_table()
+            about = metadata.row_group(number)
+            (sorting,) = about.sorting_columns
+            assert names[sorting.column_index] == "seq" and not sorting.descending
+            seqs = rows["seq"].to_pylist()
+            assert seqs == sorted(seqs)
+            for column in ("seq", "ts", "cpu", "event"):
+                said, values = about.column(names.index(column)).statistics, rows[column].to_pylist()
+                assert (said.min, said.max, said.null_count) == (min(values), max(values), 0), column
+                bounded += 1
+            last = pyarrow.dataset.field("ts") >= max(rows["ts"].to_pylist())
+            skipped += len(fragment.split_by_row_group()) - len(fragment.split_by_row_group(last))
+    return {"groups": read, "skipped": skipped, "bounds": bounded}
 
 
 # Those of a fleet: the boot, or the machine, is one column more.
@@ -215,5 +242,5 @@ def comparable(row):
 
 if __name__ == "__main__":
     mode, arguments = sys.argv[1], sys.argv[2:]
-    answer = {"rows": check_rows, "sql": sql, "spark": spark}[mode](*arguments)
+    answer = {"rows": check_rows, "sql": sql, "groups": groups, "spark": spark}[mode](*arguments)
     print(json.dumps(answer))

@@ -1,6 +1,9 @@
 //! Regions that kernels left, unpacked for the command to read.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod regions;
+pub(crate) mod trace_dat;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -11,7 +11,8 @@ use outlive_ring::{Missed, PageBuilder};
 use outlive_trace::view::{LeftOver, Source, Sources, Timeline, ViewCpu, ViewEvent};
 
 use super::ids::Ids;
-use super::{Buffer, CpuData, PAGE};
+use super::{Buffer, CpuData, PAGE, texts};
+use crate::spans::format_of;
 use crate::{Error, Result, Summary, output};
 
 /// Sub-buffers that are written at once.
@@ -167,6 +168,11 @@ impl<'s> Data<'s> {
             let encoder = cpus.entry(event.cpu).or_default();
             payload.clear();
             payload.extend_from_slice(event.payload);
+            if source.view.has_lanes()
+                && let Some(format) = format_of(&source.view.catalog, &payload)
+            {
+                texts::end(format, &mut payload);
+            }
             self.rename(&mut payload);
             let time = self.sources.time(self.source, event.text_time_stamp);
             let put = &mut |page: &_| put(event.cpu, page);

@@ -11,6 +11,7 @@
 mod content;
 mod data;
 mod ids;
+mod texts;
 mod v6;
 mod v7;
 
