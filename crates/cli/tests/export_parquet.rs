@@ -5,6 +5,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{Unpacked, outlive, python};
 use outlive::{Backing, Recorder, event, span};
@@ -206,8 +207,38 @@ fn records_without_a_format_are_kept_with_their_bytes() {
     assert!(least[0]["least"].as_u64() >= Some(8), "{least}");
 }
 
+/// A process has one recorder at a time.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static RECORDER: Mutex<()> = Mutex::new(());
+    RECORDER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An engine opens those row groups only whose bounds fit what is asked for.
+#[test]
+fn row_groups_say_their_bounds_and_their_order_and_are_skipped_by_them() {
+    let state = tempfile::tempdir().unwrap();
+    let guard = one_at_a_time();
+    let recorder = Recorder::builder("shop").state(state.path()).size(24 << 20);
+    let recorder = recorder.backing(Backing::File).start().unwrap();
+    for round in 0..300_000_u32 {
+        event!("shop:round", round = round);
+    }
+    drop(recorder);
+    drop(guard);
+    let exported = Exported::of(&["--state", state.path().to_str().unwrap(), "shop"]);
+    let Some(groups) = script(&["groups", exported.tables().to_str().unwrap()]) else {
+        return;
+    };
+    // 131,072 rows in each; of the last time, the first group skips none that it should not.
+    let count = groups["groups"].as_u64().unwrap();
+    assert!(count >= 2, "{groups}");
+    assert!(groups["skipped"].as_u64() >= Some(count - 1), "{groups}");
+    assert_eq!(groups["bounds"], 4 * count, "{groups}");
+}
+
 /// A program's region with each type of value.
 fn recorded(state: &Path) {
+    let _guard = one_at_a_time();
     let recorder = Recorder::builder("shop").state(state);
     let recorder = recorder.backing(Backing::File).start().unwrap();
     for round in 0..300i64 {

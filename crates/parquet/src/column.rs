@@ -119,6 +119,10 @@ impl Column {
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How the column is written.
     pub(crate) fn set_properties(
         &self,
