@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use common::trace_dat::{Line, by_time_and_cpu, trace_cmd};
 use common::{Unpacked, fixtures, gunzip, outlive};
 use tempfile::TempDir;
 
@@ -107,6 +108,121 @@ fn a_compressed_file_of_trace_cmd_is_imported() {
         &imported(&folder, &compressed, "it", &[]),
         &shown(&unpacked),
     );
+}
+
+/// An instance of the kernel's tracer; gone when it is dropped, if trace-cmd has not removed it.
+struct Instance {
+    name: String,
+    path: PathBuf,
+}
+
+impl Instance {
+    fn new(name: &str, events: &[&str]) -> std::io::Result<Self> {
+        let name = format!("outlive_import_{}_{name}", std::process::id());
+        let path = Path::new("/sys/kernel/tracing/instances").join(&name);
+        fs::create_dir(&path)?;
+        let this = Self { name, path };
+        for event in events {
+            this.write(&format!("events/{event}/enable"), "1");
+        }
+        Ok(this)
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let path = self.path.join(file);
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// What trace-cmd says of a file that it wrote itself, of one of its instances.
+fn reported(file: &Path, instance: &str) -> Vec<Line> {
+    let text = trace_cmd(&["report", "-N", "-t", "-i"], file);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    // The event behind a loss is on a line of its own, without the name.
+    let mut is_its = false;
+    let lines = text.lines().skip(1).filter_map(|line| {
+        let (name, rest) = match line.split_once(':') {
+            Some((name, rest)) if name.starts_with("outlive_import_") => (Some(name), rest),
+            _ => (None, line),
+        };
+        is_its = name.map_or(is_its, |name| name == instance);
+        is_its.then_some(rest)
+    });
+    lines_of(lines.collect::<Vec<_>>().join("\n").as_bytes())
+}
+
+/// An import learns names of tasks from the events too.
+fn lines_of(text: &[u8]) -> Vec<Line> {
+    let lines = Line::all(text).into_iter().map(Line::without_name);
+    by_time_and_cpu(lines.collect())
+}
+
+/// What trace-cmd took out of the kernel: two instances, of which one has overrun.
+#[test]
+fn a_file_that_trace_cmd_recorded_is_shown_as_trace_cmd_reports_it() {
+    let events = [
+        "sched/sched_switch",
+        "sched/sched_waking",
+        "irq",
+        "workqueue",
+        "task",
+    ];
+    let instances = ["a", "b"].map(|name| Instance::new(name, &events[..]));
+    let [Ok(whole), Ok(overrun)] = &instances else {
+        return println!("trace-cmd: skipped: {:?}", instances.map(|i| i.err()));
+    };
+    whole.write("buffer_size_kb", "4096");
+    overrun.write("buffer_size_kb", "16");
+    for number in 0..2000 {
+        whole.write("trace_marker", &format!("number {number}"));
+        overrun.write(
+            "trace_marker",
+            &format!("a marker that takes some room: {number}"),
+        );
+    }
+    for instance in [whole, overrun] {
+        instance.write("tracing_on", "0");
+    }
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("recorded.dat");
+    let extracted = Command::new("trace-cmd")
+        .args(["extract", "-B", &whole.name, "-B", &overrun.name, "-o"])
+        .arg(&file)
+        .output()
+        .expect("trace-cmd is missing: `cargo xtask setup` installs it");
+    assert!(extracted.status.success(), "{extracted:?}");
+    let state = folder.path().join("state");
+    let state = state.to_str().unwrap();
+    let args = [
+        "import",
+        file.to_str().unwrap(),
+        "--name",
+        "it",
+        "--state",
+        state,
+    ];
+    let imported = outlive(&args);
+    assert!(imported.status.success(), "{imported:?}");
+    for (instance, markers) in [(whole, 2000..2001), (overrun, 50..2000)] {
+        let name = format!("it.{}", instance.name);
+        let ours = lines_of(stdout(&outlive(&["show", &name, "--state", state])).as_bytes());
+        let theirs = reported(&file, &instance.name);
+        for (number, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+            assert_eq!(ours, theirs, "line {number} of {name}");
+        }
+        assert_eq!(ours.len(), theirs.len(), "{name}");
+        let is_marker =
+            |line: &&Line| matches!(line, Line::Event { name, .. } if name == "tracing_mark_write");
+        let count = ours.iter().filter(is_marker).count();
+        assert!(markers.contains(&count), "{name}: {count} markers");
+        assert!(ours.len() > count, "{name}: no events but markers");
+    }
 }
 
 #[test]
