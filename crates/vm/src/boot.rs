@@ -48,6 +48,8 @@ pub struct Boot {
     is_kaslr_off: bool,
     pub(crate) qemu: Vec<String>,
     pub(crate) reset_at: Option<String>,
+    /// Formats and files.
+    pub(crate) dumps: Vec<(String, PathBuf)>,
     pub(crate) timeout: Duration,
 }
 
@@ -65,6 +67,7 @@ impl Boot {
             is_kaslr_off: true,
             qemu: Vec::new(),
             reset_at: None,
+            dumps: Vec::new(),
             timeout: Duration::from_mins(10),
         }
     }
@@ -119,6 +122,15 @@ impl Boot {
     #[must_use]
     pub fn reset_at(mut self, text: &str) -> Self {
         self.reset_at = Some(text.to_owned());
+        self
+    }
+
+    /// Before it is reset from outside, its memory is dumped to this file by QEMU's `dump-guest-memory` in
+    /// one of its formats: `elf` is a vmcore, `kdump-zlib` a flattened and compressed dump.
+    #[must_use]
+    pub fn dump(mut self, format: &str, file: impl AsRef<Path>) -> Self {
+        let file = file.as_ref().to_owned();
+        self.dumps.push((format.to_owned(), file));
         self
     }
 

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::boot::last_lines;
@@ -125,13 +125,14 @@ fn watch(qemu: &mut Qemu, boot: &Boot, work: &Path) -> Result<Option<End>, ()> {
                     _ => None,
                 });
             }
-            Ok(_) | Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
         }
         if let Some(text) = &boot.reset_at
             && console(work).contains(text.as_str())
         {
-            return Ok(Some(End::ResetFromOutside));
+            let is_dumped = dump(qemu, boot, &events, until, work)?;
+            return Ok(is_dumped.then_some(End::ResetFromOutside));
         }
         if Instant::now() > until {
             return Err(());
@@ -139,7 +140,39 @@ fn watch(qemu: &mut Qemu, boot: &Boot, work: &Path) -> Result<Option<End>, ()> {
     }
 }
 
-/// The events that QEMU tells, until it ends.
+/// Dumps the machine's memory as the boot asks for. `false`: QEMU ended or refused, and the reason is where its
+/// errors are; an error: it took too long.
+fn dump(
+    qemu: &mut Qemu,
+    boot: &Boot,
+    events: &Receiver<Value>,
+    until: Instant,
+    work: &Path,
+) -> Result<bool, ()> {
+    for (number, (format, file)) in boot.dumps.iter().enumerate() {
+        let protocol = format!("file:{}", file.display());
+        let arguments = json!({"paging": false, "protocol": protocol, "format": format});
+        let command = json!({"execute": "dump-guest-memory", "arguments": arguments, "id": number});
+        if let Some(stdin) = &mut qemu.0.stdin {
+            let _ = writeln!(stdin, "{command}");
+        }
+        let answer = loop {
+            match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(event) if event["id"] == number => break event,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return Err(()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            }
+        };
+        if answer["return"].is_null() {
+            let _ = fs::write(work.join("stderr"), answer.to_string());
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What QEMU tells, until it ends: events, and answers.
 fn events(stdout: ChildStdout) -> Receiver<Value> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
