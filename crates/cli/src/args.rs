@@ -160,6 +160,9 @@ pub(crate) struct SelectionArgs {
     /// Only events that an expression of the kernel's filter language keeps
     #[arg(long, value_name = "EXPR")]
     pub(crate) filter: Option<String>,
+    /// The regions are of one boot: those without clock pairs are merged if their trace clocks are the same
+    #[arg(long)]
+    pub(crate) same_boot: bool,
 }
 
 /// Write events in the format of another tool

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use outlive_trace::view::{Source, Sources, View};
+use outlive_trace::view::{NoCommonTime, Source, Sources, View};
 
 use crate::args::{Args, ExportArgs};
 use crate::boot::say;
@@ -86,13 +86,25 @@ pub(crate) fn sources<'v>(
     match mistake {
         Some(mistake) if sources.is_empty() => bail!(mistake),
         _ => {
-            let mut sources = Sources::new(sources)?;
+            let mut sources = merged(sources, selection.same_boot)?;
             if let Some(last) = selection.last {
                 sources.keep_last(units::nanos(last));
             }
             Ok(sources)
         }
     }
+}
+
+fn merged(sources: Vec<Source<'_>>, same_boot: bool) -> Result<Sources<'_>> {
+    if same_boot {
+        return Ok(Sources::of_one_boot(sources)?);
+    }
+    Sources::new(sources).map_err(|error| match error {
+        NoCommonTime::NotConverted { .. } => {
+            anyhow!("{error}, or say --same-boot if all are of one boot")
+        }
+        error => error.into(),
+    })
 }
 
 /// A bar on standard error, if that is a terminal.

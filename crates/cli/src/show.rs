@@ -35,6 +35,8 @@ pub(crate) struct Selection {
     pub(crate) event: Option<EventToken>,
     /// Only what this keeps.
     pub(crate) filter: Option<FilterText>,
+    /// Whether the regions are known to be of one boot.
+    pub(crate) same_boot: bool,
 }
 
 impl SelectionArgs {
@@ -46,6 +48,7 @@ impl SelectionArgs {
             last: self.last,
             event: self.event.clone(),
             filter: filter.transpose()?,
+            same_boot: self.same_boot,
         })
     }
 }

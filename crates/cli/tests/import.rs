@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 
 use common::trace_dat::{Line, by_time_and_cpu, trace_cmd};
 use common::{Unpacked, fixtures, gunzip, outlive};
+use outlive_ring::extension::Layout;
+use outlive_ring::{HeapMemory, RunRecord};
 use tempfile::TempDir;
 
 const KERNEL: &str = "7.3.4-2cpu-1M";
@@ -223,6 +225,103 @@ fn a_file_that_trace_cmd_recorded_is_shown_as_trace_cmd_reports_it() {
         assert!(markers.contains(&count), "{name}: {count} markers");
         assert!(ours.len() > count, "{name}: no events but markers");
     }
+}
+
+/// The boot that a generation says it is of.
+fn set_boot(state: &Path, generation: &str, boot_id: [u8; 16]) {
+    let region = state.join(format!("generations/{generation}/region"));
+    let memory = HeapMemory::from_bytes(&fs::read(&region).unwrap());
+    let layout = Layout::load(&memory).unwrap();
+    let mut run = RunRecord::load(&layout, &memory).unwrap();
+    run.boot_id = boot_id;
+    run.sequence += 1;
+    run.store(&layout, &memory);
+    fs::write(region, memory.to_vec()).unwrap();
+}
+
+/// Imports have no clock pairs: of one boot and with one trace clock they are put in order by that.
+#[test]
+fn imports_of_one_boot_are_merged_by_their_trace_clock() {
+    let unpacked = Unpacked::of_kernel(KERNEL);
+    let folder = TempDir::new().unwrap();
+    let state = folder.path().join("state");
+    let state_name = state.to_str().unwrap();
+    for (name, cpu) in [("a", "0"), ("b", "1")] {
+        let file = folder.path().join("cpu.dat");
+        let file = file.to_str().unwrap();
+        let region = [unpacked.region.as_str(), "--formats", &unpacked.formats];
+        stdout(&outlive(
+            &[&["export", "-o", file, "--cpu", cpu], &region[..]].concat(),
+        ));
+        stdout(&outlive(&[
+            "import", file, "--name", name, "--state", state_name,
+        ]));
+    }
+    let both = |more: &[&str]| {
+        let args = ["show", "a", "b", "--json", "--state", state_name];
+        outlive(&[&args, more].concat())
+    };
+    let refused = both(&[]);
+    assert_eq!(refused.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        stderr.contains("a has no clock pairs") && stderr.contains("--same-boot"),
+        "{stderr}"
+    );
+
+    let keys = |lines: &str| -> Vec<(u64, u64, String)> {
+        let lines = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .map(|line: serde_json::Value| {
+                let number = |key| line[key].as_u64().unwrap();
+                assert!(line["time"].is_null() || line["time"] == line["ts"]);
+                (number("ts"), number("cpu"), line["event"].to_string())
+            })
+            .collect()
+    };
+    let whole = stdout(&outlive(&[
+        "show",
+        &unpacked.region,
+        "--json",
+        "--formats",
+        &unpacked.formats,
+    ]));
+    let merged = stdout(&both(&["--same-boot"]));
+    assert!(merged.lines().count() > 2000);
+    assert_eq!(keys(&merged), keys(&whole));
+
+    // Without the option if both name the same boot.
+    set_boot(&state, "a/00000001", [7; 16]);
+    assert_eq!(both(&[]).status.code(), Some(1));
+    set_boot(&state, "b/00000002", [7; 16]);
+    assert_eq!(stdout(&both(&[])), merged);
+    for out in ["x.pftrace", "x.dat", "x.ctf", "x.trace.json"] {
+        let out = folder.path().join(out);
+        let args = ["export", "a", "b", "--state", state_name, "-o"];
+        stdout(&outlive(&[&args[..], &[out.to_str().unwrap()]].concat()));
+    }
+
+    // Another clock counts otherwise.
+    let event = [&[0x24, 0, 0, 0, 1, 0][..], &[0; 14]].concat();
+    let raw = folder_of_large_subbuf(folder.path(), &event);
+    fs::write(raw.join("trace_clock"), "local [mono]\n").unwrap();
+    stdout(&outlive(&[
+        "import",
+        raw.to_str().unwrap(),
+        "--name",
+        "c",
+        "--state",
+        state_name,
+    ]));
+    let args = ["show", "a", "c", "--same-boot", "--state", state_name];
+    let refused = outlive(&args);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        stderr.contains("trace clock local, another region has mono"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -153,6 +153,8 @@ fn head<'v>(out: &mut Output<'_>, sources: &'v Sources<'v>) -> io::Result<Vec<St
 pub(crate) fn time(sources: &Sources<'_>, source: usize, trace: u64) -> u64 {
     match sources.timeline() {
         Timeline::Realtime => sources.time(source, trace),
+        // Some have nothing that leads to it.
+        Timeline::Trace if sources.sources().len() > 1 => trace,
         _ => sources.boottime(source, trace),
     }
 }

@@ -37,7 +37,7 @@ impl<'v> Source<'v> {
 /// The clock in which the events of several sources are put in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timeline {
-    /// The trace clock of the only source, in its own unit.
+    /// The trace clock of the only source, or of all, in its own unit.
     Trace,
     /// `CLOCK_MONOTONIC` of the boot that all sources are of, in nanoseconds.
     Monotonic,
@@ -58,13 +58,30 @@ impl Timeline {
 
 /// Why sources have no common time.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{name} has no clock pairs, so its times cannot be put beside those of another region; \
-     read it by itself"
-)]
-pub struct NoCommonTime {
-    /// The source.
-    pub name: String,
+#[non_exhaustive]
+pub enum NoCommonTime {
+    /// Nothing leads from its trace clock to another region's.
+    #[error(
+        "{name} has no clock pairs, or its clock counts no nanoseconds, so its times cannot be put beside \
+         those of another region; read it by itself"
+    )]
+    NotConverted {
+        /// The source.
+        name: String,
+    },
+    /// They are of one boot, and of different trace clocks.
+    #[error(
+        "{name} has no clock pairs and the trace clock {clock}, another region has {other}, so that their \
+         times have nothing in common; read it by itself"
+    )]
+    OtherClock {
+        /// The source.
+        name: String,
+        /// Its trace clock.
+        clock: String,
+        /// The other's.
+        other: String,
+    },
 }
 
 /// Several sources with a common time.
@@ -76,29 +93,25 @@ pub struct Sources<'v> {
 
 impl<'v> Sources<'v> {
     /// Finds the common time: the trace clock of a single source, the monotonic clock of a common
-    /// boot, else the wall clock.
+    /// boot, else the wall clock. Where one cannot be converted, as it has no clock pairs (a kernel's own
+    /// region, an import) or its trace clock counts no nanoseconds, it is the trace clock, if all say that they
+    /// are of one boot and have the same.
     ///
     /// # Errors
     ///
-    /// When there are several, and one cannot be converted: it has no clock pairs, as a kernel's
-    /// own region has none, or its trace clock counts no nanoseconds.
+    /// When one cannot be converted, and their boots or clocks differ or are not known.
     pub fn new(sources: Vec<Source<'v>>) -> Result<Self, NoCommonTime> {
-        let timeline = match sources.as_slice() {
-            [] | [_] => Timeline::Trace,
-            [first, others @ ..] => {
-                let cannot = sources
-                    .iter()
-                    .find(|s| s.view.clock_pairs.is_empty() || !s.view.clock_in_ns());
-                if let Some(source) = cannot {
-                    let name = source.name.clone();
-                    return Err(NoCommonTime { name });
-                }
-                match others.iter().all(|s| is_same_boot(s.view, first.view)) {
-                    true => Timeline::Monotonic,
-                    false => Timeline::Realtime,
-                }
-            }
-        };
+        let timeline = timeline(&sources, are_of_one_boot(&sources))?;
+        Ok(Self { sources, timeline })
+    }
+
+    /// As [`Sources::new`], of sources that the caller knows to be of one boot.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be converted, and their clocks differ.
+    pub fn of_one_boot(sources: Vec<Source<'v>>) -> Result<Self, NoCommonTime> {
+        let timeline = timeline(&sources, true)?;
         Ok(Self { sources, timeline })
     }
 
@@ -172,11 +185,41 @@ impl<'v> Sources<'v> {
     }
 }
 
-fn is_same_boot(a: &View, b: &View) -> bool {
-    match (&a.run, &b.run) {
-        (Some(a), Some(b)) => a.boot_id == b.boot_id,
-        _ => false,
+fn timeline(sources: &[Source<'_>], are_of_one_boot: bool) -> Result<Timeline, NoCommonTime> {
+    let is_alone = |s: &&Source<'_>| s.view.clock_pairs.is_empty() || !s.view.clock_in_ns();
+    let alone = match sources {
+        [] | [_] => return Ok(Timeline::Trace),
+        _ => sources.iter().find(is_alone),
+    };
+    let other = |alone: &Source<'_>| {
+        let clocks = sources.iter().map(|source| source.view.clock());
+        clocks
+            .map(str::to_owned)
+            .find(|clock| clock != alone.view.clock())
+    };
+    let name = |alone: &Source<'_>| alone.name.clone();
+    match alone {
+        None if are_of_one_boot => Ok(Timeline::Monotonic),
+        None => Ok(Timeline::Realtime),
+        Some(alone) if !are_of_one_boot => Err(NoCommonTime::NotConverted { name: name(alone) }),
+        Some(alone) => match other(alone) {
+            None => Ok(Timeline::Trace),
+            Some(other) => Err(NoCommonTime::OtherClock {
+                name: name(alone),
+                clock: alone.view.clock().to_owned(),
+                other,
+            }),
+        },
     }
+}
+
+/// Whether all name the same boot. An import names none.
+fn are_of_one_boot(sources: &[Source<'_>]) -> bool {
+    let mut boots = sources
+        .iter()
+        .map(|source| Some(source.view.run.as_ref()?.boot_id));
+    let first = boots.next().flatten().filter(|boot| *boot != [0; 16]);
+    first.is_some() && boots.all(|boot| boot == first)
 }
 
 /// An event of one of several sources.
