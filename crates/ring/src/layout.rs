@@ -79,15 +79,13 @@ impl RegionFormat {
         }
     }
 
-    /// Whether the first words of a region are those of a known layout.
-    fn is_named(memory: &impl Memory) -> bool {
-        let (struct_sizes, buffers_offset) = (memory.load_u32(4), memory.load_u64(BUFFERS_OFFSET));
-        Self::ALL.into_iter().any(|format| {
-            // 6.12 has an address there.
-            let has_none = format == Self::V6_12;
-            let is_offset = buffers_offset == format.buffers_offset() as u64;
-            struct_sizes == format.struct_sizes() && (has_none || is_offset)
-        })
+    /// Whether the first words of a region are those of this layout.
+    fn is_named_by(self, memory: &impl Memory) -> bool {
+        // 6.12 has an address there.
+        let has_none = self == Self::V6_12;
+        let is_offset = || memory.load_u64(BUFFERS_OFFSET) == self.buffers_offset() as u64;
+        let is_named = memory.load_u32(0) == MAGIC && memory.load_u32(4) == self.struct_sizes();
+        is_named && (has_none || is_offset())
     }
 
     fn head_buffer(self) -> usize {
@@ -146,6 +144,12 @@ pub enum LayoutError {
         /// Where the first CPU's meta is said to lie.
         buffers_offset: u64,
     },
+    /// The bytes begin as a region of a known layout does, and the metas and index arrays of its CPUs, which
+    /// say where its sub-buffers lie, are gone.
+    NothingLeft {
+        /// The layout.
+        format: RegionFormat,
+    },
     /// The bytes are no region.
     NotARegion {
         /// The first word, which is `0x0badfeed` in a region.
@@ -166,11 +170,15 @@ impl LayoutError {
             false => memory.load_u32(offset),
         };
         let (magic, struct_sizes) = (word(0), word(4));
-        if magic != MAGIC || RegionFormat::is_named(memory) {
+        if magic != MAGIC {
             return Self::NotARegion {
                 magic,
                 struct_sizes,
             };
+        }
+        let mut formats = RegionFormat::ALL.into_iter();
+        if let Some(format) = formats.find(|format| format.is_named_by(memory)) {
+            return Self::NothingLeft { format };
         }
         Self::UnknownLayout {
             struct_sizes,
@@ -212,6 +220,12 @@ impl fmt::Display for LayoutError {
                 f,
                 "a persistent ring buffer whose layout is not known: struct sizes \
                  {struct_sizes:#010x}, first CPU at {buffers_offset:#x} ({KNOWN})"
+            ),
+            Self::NothingLeft { format } => write!(
+                f,
+                "a persistent ring buffer of Linux {} whose sub-buffers cannot be found: the metas and \
+                 index arrays of its CPUs are gone",
+                format.versions()
             ),
             Self::NotARegion {
                 magic,
@@ -353,6 +367,31 @@ impl Geometry {
         });
         best.map(|(_, geometry)| geometry)
             .ok_or_else(|| LayoutError::of(memory))
+    }
+
+    /// Finds the geometry of a region of `size` bytes whose CPU blocks say nothing any more, where its first words
+    /// still name the layout: it is the one in whose every block an index array has each sub-buffer once.
+    pub(crate) fn find_by_index(memory: &impl Memory, size: u64) -> Option<Self> {
+        if size > memory.len() as u64 {
+            return None;
+        }
+        let named = |format: &RegionFormat| format.is_named_by(memory);
+        let formats = RegionFormat::ALL.into_iter().filter(named);
+        let mut candidates = formats.flat_map(|format| Self::all_of_size(format, size));
+        candidates.find(|geometry| {
+            let mut cpus = geometry.sampled_cpus();
+            cpus.all(|cpu| geometry.has_whole_index(memory, cpu))
+        })
+    }
+
+    /// Whether a CPU's index array has each sub-buffer once.
+    fn has_whole_index(&self, memory: &impl Memory, cpu: u32) -> bool {
+        let mut seen = alloc::vec![false; self.nr_subbufs as usize];
+        (0..self.nr_subbufs).all(|position| {
+            let subbuf = memory.load_u32(self.index_offset(cpu, position));
+            let seen = seen.get_mut(subbuf as usize);
+            seen.is_some_and(|seen| !core::mem::replace(seen, true))
+        })
     }
 
     /// Finds the geometry of a region whose size is not known, from whatever CPU block is left: its

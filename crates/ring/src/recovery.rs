@@ -342,7 +342,7 @@ impl Recovery {
     /// # Errors
     ///
     /// [`LayoutError::NotARegion`] when nothing of a known layout is found,
-    /// [`LayoutError::UnknownLayout`] when it is a region all the same.
+    /// [`LayoutError::UnknownLayout`] and [`LayoutError::NothingLeft`] when it is a region all the same.
     pub fn new(memory: &impl Memory) -> Result<Self, LayoutError> {
         let mut recovery = Self::locate(memory)?;
         recovery.cpus = (0..recovery.geometry.nr_cpus())
@@ -432,16 +432,21 @@ fn is_of_outlive(geometry: &Geometry, memory: &impl Memory) -> bool {
 fn find_geometry(memory: &impl Memory) -> Result<Geometry, LayoutError> {
     other_layout::refuse(memory)?;
     let len = memory.len() as u64 / 4096 * 4096;
-    if memory.len() >= SUBBUF_HEADER + 8 && memory.load_u32(0) == MAGIC {
-        let total = memory.load_u64(TOTAL_SIZE);
-        if total.is_multiple_of(4096)
-            && total / 4 <= len
-            && let Ok(geometry) = Geometry::find(&Padded::new(memory, total), total)
-        {
-            return Ok(geometry);
-        }
+    let has_magic = memory.len() >= SUBBUF_HEADER + 8 && memory.load_u32(0) == MAGIC;
+    let total = has_magic.then(|| memory.load_u64(TOTAL_SIZE));
+    let total = total.filter(|total| total.is_multiple_of(4096) && total / 4 <= len);
+    if let Some(total) = total
+        && let Ok(geometry) = Geometry::find(&Padded::new(memory, total), total)
+    {
+        return Ok(geometry);
     }
-    Geometry::find(memory, len).or_else(|error| Geometry::find_by_blocks(memory).ok_or(error))
+    Geometry::find(memory, len).or_else(|error| {
+        let found = Geometry::find_by_blocks(memory).or_else(|| {
+            let total = total.unwrap_or(len);
+            Geometry::find_by_index(&Padded::new(memory, total), total)
+        });
+        found.ok_or(error)
+    })
 }
 
 fn global_damage(geometry: &Geometry, memory: &impl Memory) -> Vec<MetaDamage> {

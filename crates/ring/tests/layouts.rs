@@ -100,15 +100,34 @@ fn region_of_another_layout_is_named_and_refused() {
     );
 }
 
-/// What is there is of a known layout, and none of it is left.
+/// Where the index arrays are still there, they say how many CPUs there are.
 #[test]
-fn region_without_any_cpu_is_not_called_one_of_another_layout() {
+fn region_whose_metas_are_all_zero_is_found_by_its_index_arrays() {
     let mut region = golden_region();
     for meta in META {
         region[meta..meta + CPU_META].fill(0);
     }
+    let recovery = recover(&region).unwrap();
+    assert_eq!(recovery.geometry.nr_cpus() as usize, CPUS);
+    assert_eq!(recovery.geometry.nr_subbufs() as usize, NR_SUBBUFS);
+    assert_eq!(recovery.entries(), ENTRIES);
+    assert!(recovery.cpus.iter().all(|cpu| !cpu.damage.is_empty()));
+}
+
+/// What is there is of a known layout, and nothing is left that says where the rest is.
+#[test]
+fn region_without_any_cpu_is_not_called_one_of_another_layout() {
+    let mut region = golden_region();
+    for meta in META {
+        region[meta..meta + CPU_META + 4 * NR_SUBBUFS].fill(0);
+    }
     let error = recover(&region).unwrap_err();
-    assert!(matches!(error, LayoutError::NotARegion { .. }), "{error}");
+    assert!(matches!(error, LayoutError::NothingLeft { .. }), "{error}");
+    let message = error.to_string();
+    assert!(
+        message.contains("of Linux 6.16 and later whose"),
+        "{message}"
+    );
 }
 
 /// The same words, and everything else where it was: then the words are wrong.
