@@ -228,6 +228,13 @@ fn tell_harvested(harvested: &Harvested) {
             generation.path().join("kernel/trace").display()
         );
     }
+    if !harvested.cut.is_empty() {
+        say!(
+            "{name}: the kernel's texts were longer than could be kept: {} in {} are cut",
+            harvested.cut.join(", "),
+            generation.path().join("kernel").display()
+        );
+    }
 }
 
 /// What the kernel records for us.

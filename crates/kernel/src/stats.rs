@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 
 /// The counters of one per-CPU buffer. All but the times count events since the buffer was reset.
+///
+/// The kernel prints them with a sign, and of a damaged persistent ring some come below 0 (6.12's `bytes`,
+/// into which it counts the flags of a commit word): those are 0 here. [`CpuStats::entries`] is 1 then, for
+/// there may be events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuStats {
     /// Events in the buffer, neither overwritten nor consumed: written - overrun - read.
@@ -44,9 +48,9 @@ impl CpuStats {
                 .find(|line| line.strip_prefix(name).is_some_and(is_value))?;
             Some(line[name.len() + 1..].trim())
         };
-        let number = |name: &str| field(name)?.parse::<u64>().ok();
+        let number = |name: &str| counter(field(name)?, 0);
         Some(Self {
-            entries: number("entries")?,
+            entries: counter(field("entries")?, 1)?,
             overrun: number("overrun")?,
             commit_overrun: number("commit overrun")?,
             bytes: number("bytes")?,
@@ -60,6 +64,14 @@ impl CpuStats {
 
 fn is_value(rest: &str) -> bool {
     rest.starts_with(':')
+}
+
+/// A number; `unknown` where it is below 0.
+fn counter(text: &str, unknown: u64) -> Option<u64> {
+    match text.parse::<i128>().ok()? {
+        ..0 => Some(unknown),
+        number => Some(u64::try_from(number).unwrap_or(u64::MAX)),
+    }
 }
 
 /// A time of a `stats` file: exact in clock units, or nanoseconds to the microsecond.
@@ -98,7 +110,7 @@ impl StatsTime {
         if self.is_rounded {
             (
                 self.value.saturating_sub(Self::NS_PER_US / 2),
-                self.value + (Self::NS_PER_US - 1),
+                self.value.saturating_add(Self::NS_PER_US - 1),
             )
         } else {
             (self.value, self.value)
@@ -108,7 +120,7 @@ impl StatsTime {
     fn parse(text: &str) -> Option<Self> {
         let Some((seconds, micros)) = text.split_once('.') else {
             return Some(Self {
-                value: text.parse().ok()?,
+                value: counter(text, 0)?,
                 is_rounded: false,
             });
         };
@@ -116,11 +128,10 @@ impl StatsTime {
             return None;
         }
         let (seconds, micros): (u64, u64) = (seconds.parse().ok()?, micros.parse().ok()?);
-        // One more than the value must fit too, for the bounds.
-        let us = seconds.checked_mul(1_000_000)?.checked_add(micros)?;
-        us.checked_add(1)?.checked_mul(Self::NS_PER_US)?;
+        // A damaged time stamp of all ones is rounded to more than fits.
+        let us = seconds.saturating_mul(1_000_000).saturating_add(micros);
         Some(Self {
-            value: us * Self::NS_PER_US,
+            value: us.saturating_mul(Self::NS_PER_US),
             is_rounded: true,
         })
     }
@@ -221,9 +232,32 @@ mod tests {
         }
         assert!(CpuStats::parse(&TEXT.replace("733", "x")).is_none());
         assert!(CpuStats::parse(&TEXT.replace("1420.137071", "1.2")).is_none());
-        assert!(
-            CpuStats::parse(&TEXT.replace("1420.137071", "99999999999999999.000000")).is_none()
-        );
+    }
+
+    /// 6.12.107 of a damaged ring (`fixtures/damage`).
+    #[test]
+    fn bytes_below_0_are_unknown_and_cost_nothing_else() {
+        let text = TEXT.replace("bytes: 31748", "bytes: -4294844992");
+        let stats = CpuStats::parse(&text).unwrap();
+        assert_eq!((stats.bytes, stats.entries, stats.overrun), (0, 733, 546));
+    }
+
+    #[test]
+    fn whatever_number_a_damaged_ring_has_is_read() {
+        for line in TEXT.lines() {
+            let (name, _) = line.split_once(':').unwrap();
+            let with = |value: &str| {
+                CpuStats::parse(&TEXT.replace(line, &format!("{name}: {value}"))).unwrap()
+            };
+            let damaged = with("-3");
+            assert_eq!(damaged.entries, if name == "entries" { 1 } else { 733 });
+            with("-9223372036854775808");
+            with("18446744073709551615");
+        }
+        // All ones, rounded up.
+        let text = TEXT.replace("1420.137071", "18446744073.709552");
+        let time = CpuStats::parse(&text).unwrap().oldest_event_ts;
+        assert!(time.is_of(u64::MAX));
     }
 
     proptest::proptest! {

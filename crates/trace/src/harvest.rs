@@ -67,6 +67,9 @@ pub struct About {
     /// Whether all of them were.
     #[serde(default)]
     pub is_drained: bool,
+    /// Which of the kernel's own words are longer than what was saved of them.
+    #[serde(default)]
+    pub cut: Vec<String>,
 }
 
 impl About {
@@ -81,6 +84,7 @@ impl About {
             fingerprint: Vec::new(),
             entries: 0,
             is_drained: false,
+            cut: Vec::new(),
         }
     }
 }
@@ -118,7 +122,8 @@ impl Harvest {
         }
     }
 
-    /// Begins a harvest: `save` writes the kernel's own words into a folder, which is then synced.
+    /// Begins a harvest: `save` writes the kernel's own words into a folder, which is then synced, and notes
+    /// which of them it has cut.
     ///
     /// # Errors
     ///
@@ -126,8 +131,8 @@ impl Harvest {
     pub fn begin<E: From<Error>>(
         state: &StateDir,
         _lock: &StateLock,
-        about: About,
-        save: impl FnOnce(&Path) -> Result<(), E>,
+        mut about: About,
+        save: impl FnOnce(&Path, &mut About) -> Result<(), E>,
     ) -> Result<Self, E> {
         let path = folder(state, &about.instance)?;
         durable::private_dir(durable::parent(&path))?;
@@ -136,7 +141,7 @@ impl Harvest {
         durable::private_dir(&unnamed)?;
         let words = unnamed.join(KERNEL);
         durable::private_dir(&words)?;
-        save(&words)?;
+        save(&words, &mut about)?;
         sync_files(&words)?;
         write_about(&unnamed, &about)?;
         failpoint::reached("harvest-saved");
@@ -170,7 +175,7 @@ impl Harvest {
     }
 
     /// The file of a CPU's sub-buffers, with room for `capacity` of them when it is made. `None` if
-    /// there is none and `capacity` is 0.
+    /// there is none and `capacity` is 0. It grows where they are more.
     ///
     /// # Errors
     ///
@@ -244,6 +249,7 @@ impl Harvest {
 /// Sub-buffers, one after the other, as a kernel gave them.
 #[derive(Debug)]
 pub struct PageFile {
+    file: File,
     mapping: Mapping,
     path: PathBuf,
     pages: usize,
@@ -252,8 +258,7 @@ pub struct PageFile {
 
 impl PageFile {
     fn open(file: File, path: PathBuf) -> Result<Self, Error> {
-        let len = file.metadata().map_err(Error::io("look at", &path))?.len();
-        let mapping = Mapping::of_file(&file, &path, len, Access::ReadWrite)?;
+        let mapping = map_whole(&file, &path)?;
         let capacity = mapping.len() / SUBBUF_SIZE;
         let is_blank = |page: &usize| {
             let at = page * SUBBUF_SIZE;
@@ -261,6 +266,7 @@ impl PageFile {
         };
         let pages = (0..capacity).find(is_blank).unwrap_or(capacity);
         Ok(Self {
+            file,
             mapping,
             path,
             pages,
@@ -291,30 +297,26 @@ impl PageFile {
     }
 
     /// Reads one sub-buffer of `trace_pipe_raw`; `false` if there is none. The kernel has it no more
-    /// then, and the file has. Each batch is synced before the next is read.
+    /// then, and the file has. Each batch is synced before the next is read. A file that is full grows: after
+    /// each crash of the machine the kernel gives the last one once more, and of a damaged ring it cannot
+    /// be known how many there are.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the read or a sync fails, [`Error::TooShort`] if the file is full.
+    /// [`Error::Io`] if the read or a sync fails, [`Error::NoSpace`] if the file cannot grow.
     pub fn take(&mut self, raw: impl AsFd) -> Result<bool, Error> {
         if self.pages - self.synced >= BATCH {
             self.sync()?;
             failpoint::reached("harvest-batch");
         }
         let at = self.pages * SUBBUF_SIZE;
-        let Some(memory) = self
-            .mapping
-            .memory_mut()
-            .filter(|_| at < self.mapping.len())
-        else {
-            return Err(Error::TooShort {
-                path: self.path.clone(),
-                needed_bytes: (at + SUBBUF_SIZE) as u64,
-                found_bytes: self.mapping.len() as u64,
-            });
-        };
-        // The page is made present first, so that nothing can end the read in its midst.
-        memory.store_u64(at, 0);
+        if at + SUBBUF_SIZE > self.mapping.len() {
+            self.grow()?;
+        }
+        if let Some(memory) = self.mapping.memory_mut() {
+            // The page is made present first, so that nothing can end the read in its midst.
+            memory.store_u64(at, 0);
+        }
         match self.mapping.read_into(at..at + SUBBUF_SIZE, raw) {
             Ok(0) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -326,6 +328,16 @@ impl PageFile {
                 Ok(true)
             }
         }
+    }
+
+    /// Makes room for a batch more.
+    fn grow(&mut self) -> Result<(), Error> {
+        let len = (self.pages + BATCH) * SUBBUF_SIZE;
+        durable::allocate(&self.file, &self.path, len as u64)?;
+        let synced = self.file.sync_all();
+        synced.map_err(Error::io("sync", &self.path))?;
+        self.mapping = map_whole(&self.file, &self.path)?;
+        Ok(())
     }
 
     /// Makes what was read durable.
@@ -341,6 +353,11 @@ impl PageFile {
         self.synced = self.pages;
         Ok(())
     }
+}
+
+fn map_whole(file: &File, path: &Path) -> Result<Mapping, Error> {
+    let len = file.metadata().map_err(Error::io("look at", path))?.len();
+    Mapping::of_file(file, path, len, Access::ReadWrite)
 }
 
 fn folder(state: &StateDir, instance: &str) -> Result<PathBuf, Error> {
@@ -378,6 +395,7 @@ fn remove_folder(path: &Path) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::generation::list;
+    use crate::testing::SmallTmpfs;
 
     struct Place {
         folder: tempfile::TempDir,
@@ -398,7 +416,8 @@ mod tests {
         }
 
         fn begin(&self) -> Harvest {
-            let save = |folder: &Path| {
+            let save = |folder: &Path, about: &mut About| {
+                about.cut.push("trace".to_owned());
                 let path = folder.join("trace");
                 fs::write(&path, "text").map_err(Error::io("write", &path))
             };
@@ -410,10 +429,10 @@ mod tests {
             Harvest::find(&self.state, &self.lock, "a").unwrap()
         }
 
-        /// A file that gives so many sub-buffers, as `trace_pipe_raw` does.
-        fn raw(&self, pages: u8) -> File {
+        /// A file that gives these sub-buffers, as `trace_pipe_raw` does.
+        fn raw(&self, pages: std::ops::RangeInclusive<u8>) -> File {
             let path = self.folder.path().join("raw");
-            let bytes: Vec<u8> = (1..=pages).flat_map(|page| [page; SUBBUF_SIZE]).collect();
+            let bytes: Vec<u8> = pages.flat_map(|page| [page; SUBBUF_SIZE]).collect();
             fs::write(&path, bytes).unwrap();
             File::open(path).unwrap()
         }
@@ -427,12 +446,13 @@ mod tests {
     #[test]
     fn what_was_read_is_there_after_a_kill_and_is_gone_on_with() {
         let place = Place::new();
-        let raw = place.raw(3);
+        let raw = place.raw(1..=3);
         let mut pages = place.begin().pages(0, 4).unwrap().unwrap();
         assert!(pages.take(&raw).unwrap() && pages.take(&raw).unwrap());
         // Neither synced nor closed in order.
         std::mem::forget(pages);
         let found = place.find().unwrap();
+        assert_eq!(found.about().cut, ["trace"]);
         assert!(found.pages(1, 0).unwrap().is_none());
         let mut pages = found.pages(0, 4).unwrap().unwrap();
         assert_eq!((pages.len(), pages.page(1)[9]), (2, 2));
@@ -442,14 +462,41 @@ mod tests {
         pages.sync().unwrap();
     }
 
+    /// After each crash of the machine the kernel gives the last one once more.
     #[test]
-    fn more_than_there_is_room_for_is_left_in_the_kernel() {
+    fn full_ring_is_gone_on_with_after_any_number_of_crashes() {
         let place = Place::new();
-        let raw = place.raw(2);
-        let mut pages = place.begin().pages(0, 1).unwrap().unwrap();
+        let begun = place.begin();
+        for given in [1..=3, 3..=3, 3..=3, 3..=3] {
+            let raw = place.raw(given.clone());
+            let mut pages = begun.pages(0, 4).unwrap().unwrap();
+            for _ in given {
+                assert!(pages.take(&raw).unwrap());
+            }
+            assert!(!pages.take(&raw).unwrap(), "it is empty");
+        }
+        let pages = begun.pages(0, 0).unwrap().unwrap();
+        let first: Vec<u8> = (0..pages.len()).map(|at| pages.page(at)[9]).collect();
+        assert_eq!(first, [1, 2, 3, 3, 3, 3]);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_left_in_the_kernel() {
+        let Some(tmpfs) = SmallTmpfs::mount("64k") else {
+            return;
+        };
+        let place = Place::new();
+        let path = tmpfs.path().join("cpu0.pages");
+        let file = durable::create_allocated(&path, SUBBUF_SIZE as u64).unwrap();
+        let mut pages = PageFile::open(file, path).unwrap();
+        let mut raw = place.raw(1..=2);
         assert!(pages.take(&raw).unwrap());
-        assert!(matches!(pages.take(&raw), Err(Error::TooShort { .. })));
+        assert!(matches!(pages.take(&raw), Err(Error::NoSpace { .. })));
         assert_eq!(pages.len(), 1);
+        assert_eq!(
+            io::Seek::stream_position(&mut raw).unwrap(),
+            SUBBUF_SIZE as u64
+        );
     }
 
     #[test]

@@ -67,6 +67,9 @@ pub struct Harvested {
     pub is_recording_known: bool,
     /// Why the instance's memory, whose address is known, was consumed through the kernel and not copied.
     pub not_copied: Option<Error>,
+    /// Which of the kernel's own words the generation has only the beginning of: those of a damaged ring
+    /// may never end.
+    pub cut: Vec<String>,
 }
 
 /// How a ring is read.
@@ -167,7 +170,7 @@ impl Harvester<'_> {
     fn about(&self, instance: &BootInstance, source: &BootInstance) -> Result<About, Error> {
         let mut about = About::new(instance.name(), source.name(), self.sequence, &this_boot());
         for (cpu, stats) in source.counts()? {
-            about.entries += stats.entries;
+            about.entries = about.entries.saturating_add(stats.entries);
             about.fingerprint.push(fingerprint(cpu, &stats));
         }
         Ok(about)
@@ -235,6 +238,7 @@ impl Harvester<'_> {
             is_whole: true,
             is_recording_known: recording.is_some(),
             not_copied: None,
+            cut: Vec::new(),
         };
         self.forget(recording)?;
         Ok(harvested)
@@ -242,11 +246,12 @@ impl Harvester<'_> {
 
     /// Saves what the kernel says, before anything is consumed.
     fn begin(&self, source: &BootInstance, about: About) -> Result<Harvest, Error> {
-        let bytes: u64 = source.counts()?.iter().map(|(_, stats)| stats.bytes).sum();
+        let counts = source.counts()?;
+        let bytes = counts.iter().map(|(_, stats)| stats.bytes);
+        let bytes = bytes.fold(0, u64::saturating_add);
         retention::make_room(self.state, self.lock, bytes.saturating_mul(ROOM_FACTOR))?;
-        let to_save = about.clone();
-        Harvest::begin(self.state, self.lock, about, |folder| {
-            words::save(source, &to_save, folder)
+        Harvest::begin(self.state, self.lock, about, |folder, about| {
+            words::save(source, folder, about)
         })
     }
 
@@ -273,9 +278,9 @@ impl Harvester<'_> {
     /// Reads what the kernel still has.
     fn consume(&self, source: &BootInstance, mut harvest: Harvest) -> Result<Harvested, Error> {
         for (cpu, stats) in source.counts()? {
-            // One more for a sub-buffer that a crash of the machine gave back.
-            let capacity = buffer_meta(source, cpu)?.nr_subbufs() + 1;
-            if let Some(mut pages) = harvest.pages(cpu.0, capacity)? {
+            // What a damaged ring says of itself may be wrong; the file grows.
+            let subbufs = buffer_meta(source, cpu).map_or(0, |meta| meta.nr_subbufs());
+            if let Some(mut pages) = harvest.pages(cpu.0, subbufs + 1)? {
                 take_all(source, cpu, &stats, &mut pages)?;
             }
         }
@@ -291,8 +296,12 @@ impl Harvester<'_> {
 
     /// Makes a generation of what was read.
     fn keep(&self, harvest: Harvest) -> Result<Harvested, Error> {
-        let about = harvest.about().clone();
+        let mut about = harvest.about().clone();
         let is_whole = about.is_drained;
+        if is_whole {
+            harvest.drop_text()?;
+            about.cut.retain(|name| name != words::TRACE);
+        }
         let info = read_text(&harvest.word("last_boot_info"))?;
         let recording = recording::find(self.state, &about.instance, about.seq, &info)?;
         let nr_cpus = nr_cpu_ids()?;
@@ -308,9 +317,6 @@ impl Harvester<'_> {
             recording: recording.as_ref(),
             clock: clock_in_brackets(&read_text(&harvest.word("trace_clock"))?),
         };
-        if is_whole {
-            harvest.drop_text()?;
-        }
         let meta = meta(&about, recording.as_ref());
         let mut delivered = Delivered::default();
         let len = layout.area_size();
@@ -331,6 +337,7 @@ impl Harvester<'_> {
             is_whole,
             is_recording_known: recording.is_some(),
             not_copied: None,
+            cut: about.cut.clone(),
         };
         self.forget(recording)?;
         Ok(harvested)
@@ -583,7 +590,7 @@ fn fingerprint(cpu: CpuId, stats: &CpuStats) -> String {
     format!("{cpu}: {entries} {bytes} {}", oldest_event_ts.value)
 }
 
-fn buffer_meta(instance: &BootInstance, cpu: CpuId) -> Result<BufferMeta, Error> {
+pub(super) fn buffer_meta(instance: &BootInstance, cpu: CpuId) -> Result<BufferMeta, Error> {
     let path = instance.files().cpu_file(cpu, "buffer_meta");
     BufferMeta::parse(&read_text(&path)?).ok_or_else(|| Error::Malformed {
         path,

@@ -144,12 +144,15 @@ impl BootInstance {
         Ok(counts)
     }
 
-    /// Whether the kernel lets us map all rings that have events.
+    /// Whether the kernel lets us map all rings that have events, and tells their order: of a damaged one it
+    /// may name sub-buffers that are not there. What it gives when it is consumed is in order.
     fn is_mappable(&self) -> Result<bool, Error> {
         for (cpu, _) in self.counts()? {
             match MappedRing::map(cpu, &self.files.open_raw(cpu)?) {
-                Ok(_) => {}
-                Err(Error::MapRefused { .. }) => return Ok(false),
+                Ok(_) if harvest::buffer_meta(self, cpu).is_ok() => {}
+                Ok(_) | Err(Error::MapRefused { .. } | Error::BadMetaPage { .. }) => {
+                    return Ok(false);
+                }
                 Err(error) => return Err(error),
             }
         }

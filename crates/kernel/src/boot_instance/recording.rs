@@ -271,12 +271,10 @@ fn text_address_of(last_boot_info: &str) -> u64 {
         return 0;
     };
     if let Some(delta) = first.strip_prefix("text delta:") {
-        let delta = delta.trim().parse::<i64>().unwrap_or(0);
         let here = text_address();
-        return if here == 0 {
-            0
-        } else {
-            here.wrapping_sub(delta.cast_unsigned())
+        return match delta.trim().parse::<i64>() {
+            Ok(delta) if here != 0 => here.wrapping_sub(delta.cast_unsigned()),
+            _ => 0,
         };
     }
     let (address, name) = first.split_once('\t').unwrap_or(("0", ""));
@@ -301,6 +299,7 @@ mod tests {
         let live = include_str!("../../../../fixtures/golden/3-live-last_boot_info.txt");
         assert_eq!(text_address_of(live), 0);
         assert_eq!(text_address_of(""), 0);
+        assert_eq!(text_address_of("text delta:\tunreadable\n"), 0);
         let moved = text_address_of("text delta:\t4096\ndata delta:\t0\n");
         assert_eq!(moved, text_address().saturating_sub(4096));
     }
