@@ -45,7 +45,7 @@ fn run(case: &Case) {
         ..
     } = compared.unwrap_or_else(|difference| panic!("{case}: {difference}"));
     println!("{case}: {lines} lines and {counters} counters agree, {more} lines are only ours");
-    assert!(lines > 50, "{lines} lines are not much of a test");
+    assert!(lines >= 2000, "{lines} lines are not much of a test");
 }
 
 #[test]
@@ -79,6 +79,10 @@ fn recorded_regions_are_read_as_their_kernels_read_them() {
         let compared = compare(&outlive, folder.path());
         let compared = compared.unwrap_or_else(|difference| panic!("{name}: {difference}"));
         println!("{name}: {compared:?}");
-        assert!(compared.lines > 0 || case.is_read);
+        // A reader has left nearly nothing. Each line is in the text of all CPUs and in its own CPU's.
+        let least = if case.is_read { 10 } else { 2000 };
+        assert!(compared.lines >= least, "{name}: {compared:?}");
+        let is_kept = case.is_read && case.kernel.starts_with("6.18");
+        assert_eq!(compared.more > 0, is_kept, "{name}: {compared:?}");
     }
 }
