@@ -171,8 +171,10 @@ impl Boot {
 pub enum End {
     /// The guest powered off.
     PowerOff,
-    /// The guest reset itself: a reboot, a panic, a triple fault.
+    /// The guest reset itself: a reboot, a panic.
     Reset,
+    /// A fault that the processor could not tell the guest of reset it: under emulation QEMU's log says so.
+    TripleFault,
     /// The watchdog reset it.
     Watchdog,
     /// It was reset from outside: see [`Boot::reset_at`].

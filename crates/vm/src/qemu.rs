@@ -17,6 +17,10 @@ use crate::{Boot, End, Error, Machine, Outcome};
 /// How often the console is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Where QEMU logs each reset of a processor, and what it says of one by a triple fault.
+const RESETS: &str = "resets";
+const TRIPLE_FAULT: &str = "Triple fault";
+
 /// A running QEMU; killed when it is dropped.
 struct Qemu(Child);
 
@@ -90,6 +94,7 @@ fn start(machine: &Machine, boot: &Boot, work: &Path) -> Result<Qemu, Error> {
         .arg(machine.kernel.vmlinuz())
         .args(["-initrd", &place("initrd"), "-append", &boot.line()])
         .args(["-serial", &format!("file:{}", place("console"))])
+        .args(["-d", "cpu_reset", "-D", &place(RESETS)])
         .args(["-device", "virtio-serial", "-chardev"])
         .arg(format!("file,id=out,path={}", place("out.tar")))
         .args(["-device", "virtserialport,chardev=out,name=out"])
@@ -121,6 +126,9 @@ fn watch(qemu: &mut Qemu, boot: &Boot, work: &Path) -> Result<Option<End>, ()> {
                 return Ok(match event["data"]["reason"].as_str() {
                     Some("guest-shutdown") => Some(End::PowerOff),
                     Some("guest-reset" | "guest-panic") if is_watchdog => Some(End::Watchdog),
+                    Some("guest-reset" | "guest-panic") if is_triple_fault(work) => {
+                        Some(End::TripleFault)
+                    }
                     Some("guest-reset" | "guest-panic") => Some(End::Reset),
                     _ => None,
                 });
@@ -187,6 +195,11 @@ fn events(stdout: ChildStdout) -> Receiver<Value> {
 fn console(work: &Path) -> String {
     let bytes = fs::read(work.join("console")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn is_triple_fault(work: &Path) -> bool {
+    let log = fs::read(work.join(RESETS)).unwrap_or_default();
+    String::from_utf8_lossy(&log).contains(TRIPLE_FAULT)
 }
 
 fn ended(qemu: Qemu, work: &Path) -> Error {

@@ -8,7 +8,9 @@
 //!
 //! One field may change between the two: a task that exits is a zombie (`prev_state` `Z`) when one
 //! instance hears that it is switched away, and dead (`X`) when the other does, if its parent on another
-//! CPU waits for it just then. (Seen with 7.3.4, once in fifteen runs of `tests/machine_crash.rs`.)
+//! CPU waits for it just then. (Seen with 7.3.4, once in fifteen runs of `tests/machine_crash.rs`.) So may the
+//! name that a task loses in `exec`: `sched_stat_runtime` reads it while another CPU accounts the task's
+//! time. (Seen with 7.3.4, once in fifteen.)
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -24,6 +26,19 @@ const SURE: usize = 24;
 const NEAR_NS: u64 = 50_000_000;
 /// And closer than this even then: other events of the same bytes may be as far away.
 const FAR_NS: u64 = 2_000_000_000;
+/// The load makes events more often than this: where none came for longer, the machine itself was halted,
+/// as an emulated one is while its host does something else.
+const HALTED_NS: u64 = 50_000_000;
+/// What may be missing at the end beyond the longest delay between two polls that the recorder noted: it
+/// notes that once a second, so that of the last second nothing is known, and the emulated processors take
+/// turns of some ten milliseconds, each of which a poll may wait for.
+const SLACK_NS: u64 = 250_000_000;
+/// Events of a CPU that only one of the two may have before they begin to be the same: the recording of one
+/// event begins after that of another.
+const SKIPPED: u64 = 256;
+/// Events that both must have at least, and of the kernel's at least so many of a hundred.
+const BOTH: u64 = 100;
+const BOTH_PERCENT: u64 = 80;
 
 /// Bits of `prev_state` of a task that exited, as the `print fmt` of `sched_switch` names them: `X` and `Z`.
 const EXIT_DEAD: u64 = 0x10;
@@ -38,6 +53,17 @@ pub struct Loss {
     pub last: u64,
     /// From the first of these to the kernel's last event, in ns: how far back ours is not complete.
     pub last_ns: u64,
+    /// How much of that time the machine ran, and was not halted by its host.
+    pub last_ran_ns: u64,
+    /// How much of that time was before our recorder's last reading of the clocks, which is at its end if it had
+    /// one.
+    pub last_before_pair_ns: u64,
+    /// The longest time between two polls that our recorder noted, in ns.
+    pub max_delay_ns: u64,
+    /// Events, of the CPU that has most, from before the two begin to be the same, though both were recording.
+    pub skipped: u64,
+    /// Events of ours that the kernel's instance lacks.
+    pub more: u64,
     /// Events of the kernel's that ours lacks before others that it has: the text of each, and its place
     /// among its CPU's.
     pub between: Vec<String>,
@@ -65,20 +91,73 @@ impl Loss {
             formatter.record(&mut text, cpu as u32, *time, bytes);
             String::from_utf8_lossy(text.trim_ascii()).into_owned()
         };
-        Ok(Self::of_cpus(&cpus.collect::<Vec<_>>(), text))
+        let cpus: Vec<_> = cpus.collect();
+        let runtime = Runtime::of(&ours.catalog);
+        let unnamed = |event: &[u8]| runtime.and_then(|runtime| runtime.without_name(event));
+        let loss = Self::of_cpus(&cpus, text, unnamed);
+        let last_pair = ours.clock_pairs.last().map_or(0, |pair| pair.trace);
+        let behind_pair = end_of(&cpus).saturating_sub(last_pair);
+        Ok(Self {
+            max_delay_ns: ours.heartbeat.max_delay_ns,
+            last_before_pair_ns: loss.last_ns.saturating_sub(behind_pair),
+            ..loss
+        })
     }
 
-    /// Of each CPU ours and the kernel's; `text` is that of a CPU's event.
+    /// Checks that ours lacks nothing before its end, and that it is the same recording.
+    ///
+    /// # Errors
+    /// What does not hold, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let all = self.both + self.last + self.between.len() as u64;
+        let holds = self.between.is_empty()
+            && self.both > BOTH
+            && self.both * 100 >= all * BOTH_PERCENT
+            && self.skipped <= SKIPPED
+            && self.more <= SKIPPED;
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{self:?}"))
+        }
+    }
+
+    /// Checks that what ours lacks at the end is from after its recorder's end: between its last copying and
+    /// its last reading of the clocks is less than between two polls.
+    ///
+    /// # Errors
+    /// What does not hold, in words.
+    pub fn check_closed(&self) -> Result<(), String> {
+        if self.last_before_pair_ns <= self.max_delay_ns + SLACK_NS {
+            return Ok(());
+        }
+        Err(format!("events before a clean end are missing: {self:?}"))
+    }
+
+    /// Checks that what ours lacks at the end is not older than its recorder's polls are far apart.
+    ///
+    /// # Errors
+    /// What does not hold, in words.
+    pub fn check_poll_bound(&self) -> Result<(), String> {
+        if self.max_delay_ns > 0 && self.last_ran_ns <= self.max_delay_ns + SLACK_NS {
+            return Ok(());
+        }
+        Err(format!("more than a poll's events are missing: {self:?}"))
+    }
+
+    /// Of each CPU ours and the kernel's; `text` is that of a CPU's event, `unnamed` what is left of one that
+    /// names a task, if the name may differ.
     fn of_cpus(
         cpus: &[(Vec<Recorded>, Vec<Recorded>)],
         text: impl Fn(usize, &Recorded) -> String,
+        unnamed: impl Fn(&[u8]) -> Option<Vec<u8>>,
     ) -> Self {
-        let kernels = cpus.iter().filter_map(|(_, kernels)| kernels.last());
-        let end = kernels.map(|(time, _)| *time).max().unwrap_or(0);
+        let end = end_of(cpus);
         let mut loss = Self::default();
         let (mut left, mut lacking) = (Vec::new(), Vec::new());
         for (cpu, (ours, kernels)) in cpus.iter().enumerate() {
-            let (ours, kernels) = beginning(ours, kernels);
+            let (ours, kernels, skipped) = beginning(ours, kernels);
+            loss.skipped = loss.skipped.max(skipped);
             let found = find_all(ours, kernels, &mut left);
             let last = found.iter().rposition(|&is_found| is_found);
             let behind = last.map_or(0, |last| last + 1);
@@ -94,8 +173,14 @@ impl Loss {
                 loss.last_ns = loss.last_ns.max(end.saturating_sub(*time));
             }
         }
+        loss.last_ran_ns = ran_ns(cpus, end.saturating_sub(loss.last_ns));
         for (cpu, place, event) in lacking {
-            match left.iter().position(|ours| is_same(ours, event, FAR_NS)) {
+            let is_renamed = |ours: &Recorded| {
+                let name = unnamed(&event.1).filter(|_| ours.0.abs_diff(event.0) < NEAR_NS);
+                name.is_some_and(|event| Some(event) == unnamed(&ours.1))
+            };
+            let found = left.iter().position(|ours| is_same(ours, event, FAR_NS));
+            match found.or_else(|| left.iter().position(is_renamed)) {
                 Some(at) => {
                     left.swap_remove(at);
                     loss.both += 1;
@@ -105,8 +190,25 @@ impl Loss {
                     .push(format!("{}, number {place} of its CPU", text(cpu, event))),
             }
         }
+        loss.more = left.len() as u64;
         loss
     }
+}
+
+/// When the kernel's last event was.
+fn end_of(cpus: &[(Vec<Recorded>, Vec<Recorded>)]) -> u64 {
+    let kernels = cpus.iter().filter_map(|(_, kernels)| kernels.last());
+    kernels.map(|(time, _)| *time).max().unwrap_or(0)
+}
+
+/// How long the machine ran from a time to the kernel's last event.
+fn ran_ns(cpus: &[(Vec<Recorded>, Vec<Recorded>)], from: u64) -> u64 {
+    let events = cpus.iter().flat_map(|(_, kernels)| kernels);
+    let times = events.map(|(time, _)| *time).filter(|time| *time >= from);
+    let mut times: Vec<u64> = times.collect();
+    times.sort_unstable();
+    let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+    gaps.map(|gap| gap.min(HALTED_NS)).sum()
 }
 
 /// Whether an event of ours is one of the kernel's.
@@ -152,6 +254,34 @@ impl Switch {
     }
 }
 
+/// `sched_stat_runtime`: where the reference to its name lies, and where its fields end.
+#[derive(Debug, Clone, Copy)]
+struct Runtime {
+    id: u16,
+    name: usize,
+    end: usize,
+}
+
+impl Runtime {
+    fn of(catalog: &Catalog) -> Option<Self> {
+        let event = catalog.find_event("sched", "sched_stat_runtime")?;
+        let end = event.fields.iter().map(|field| field.offset + field.size);
+        Some(Self {
+            id: event.id,
+            name: event.field("comm")?.offset as usize,
+            end: end.max()? as usize,
+        })
+    }
+
+    /// The event without the name, which is as long as it is; `None` of any other event.
+    fn without_name(self, event: &[u8]) -> Option<Vec<u8>> {
+        let mut fields = event.get(..self.end)?.to_vec();
+        let reference = fields.get_mut(self.name..)?.first_chunk_mut::<4>()?;
+        *reference = [0; 4];
+        (event_id(event) == Some(self.id)).then_some(fields)
+    }
+}
+
 /// An event's bytes, without what may differ between two instances: flags and preemption count
 /// (`common_flags` and `common_preempt_count`, bytes 2 and 3), and whatever was before behind a string
 /// at the end, up to a whole word; and of a `switch`, whether the task that went was waited for yet.
@@ -170,11 +300,14 @@ fn identity(event: &[u8], switch: Option<Switch>) -> Vec<u8> {
 }
 
 /// Both from the first place on where they are the same: one of them may have begun later, event by
-/// event, or have overwritten more of its oldest.
+/// event, or have overwritten more of its oldest. And how many come before that though both were recording.
 fn beginning<'a>(
     ours: &'a [Recorded],
     kernels: &'a [Recorded],
-) -> (&'a [Recorded], &'a [Recorded]) {
+) -> (&'a [Recorded], &'a [Recorded], u64) {
+    let first = |events: &[Recorded]| events.first().map_or(0, |(time, _)| *time);
+    let from = first(ours).max(first(kernels));
+    let skipped = |events: &[Recorded]| events.iter().filter(|(time, _)| *time >= from).count();
     let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
     for (at, (_, bytes)) in kernels.iter().enumerate() {
         places.entry(bytes).or_default().push(at);
@@ -183,14 +316,14 @@ fn beginning<'a>(
         let mut pairs = ours.iter().zip(kernels).take(SURE);
         pairs.len() == SURE && pairs.all(|(ours, kernels)| is_same(ours, kernels, NEAR_NS))
     };
-    for (skipped, (_, bytes)) in ours.iter().enumerate() {
-        let ours = &ours[skipped..];
+    for (begin, (_, bytes)) in ours.iter().enumerate() {
         let mut places = places.get(bytes.as_slice()).into_iter().flatten();
-        if let Some(&at) = places.find(|&&at| begin_both(ours, &kernels[at..])) {
-            return (ours, &kernels[at..]);
+        if let Some(&at) = places.find(|&&at| begin_both(&ours[begin..], &kernels[at..])) {
+            let skipped = skipped(&ours[..begin]).max(skipped(&kernels[..at]));
+            return (&ours[begin..], &kernels[at..], skipped as u64);
         }
     }
-    (&[], kernels)
+    (&[], kernels, skipped(ours) as u64)
 }
 
 /// Of each of the kernel's events, whether ours has it; what ours has beside them goes to `left`.
@@ -221,7 +354,8 @@ mod tests {
     }
 
     fn of_cpus(cpus: &[(Vec<Recorded>, Vec<Recorded>)]) -> Loss {
-        Loss::of_cpus(cpus, |cpu, (time, _)| format!("{cpu} {time}"))
+        let unnamed = |event: &[u8]| Some(event.strip_prefix(b"named")?.get(8..)?.to_vec());
+        Loss::of_cpus(cpus, |cpu, (time, _)| format!("{cpu} {time}"), unnamed)
     }
 
     fn compare(ours: Vec<Recorded>, kernels: Vec<Recorded>) -> Loss {
@@ -235,7 +369,8 @@ mod tests {
             both: 140,
             last: 10,
             last_ns: 9000,
-            between: Vec::new(),
+            last_ran_ns: 9000,
+            ..Loss::default()
         };
         assert_eq!(loss, expected);
     }
@@ -256,6 +391,35 @@ mod tests {
         let ours = ours.chain(second.iter().skip(50).cloned()).collect();
         let loss = of_cpus(&[(first, events(0..100)), (ours, second)]);
         assert_eq!((loss.both, loss.last, loss.between.len()), (200, 0, 0));
+    }
+
+    #[test]
+    fn event_of_a_task_that_was_renamed_meanwhile_is_not_lost() {
+        let with = |bytes: &[u8]| {
+            let mut events = events(0..100);
+            events[50].1 = bytes.to_vec();
+            events
+        };
+        let loss = compare(with(b"namedshell...17"), with(b"namedexe.....17"));
+        assert_eq!((loss.both, loss.more, loss.between.len()), (100, 0, 0));
+        let loss = compare(with(b"namedshell...18"), with(b"namedexe.....17"));
+        assert_eq!((loss.both, loss.more, loss.between.len()), (99, 1, 1));
+    }
+
+    #[test]
+    fn name_of_a_task_is_not_in_what_is_left() {
+        let runtime = Runtime {
+            id: 7,
+            name: 8,
+            end: 16,
+        };
+        let of = |id: u8, name: u8, pid: u8, text: &[u8]| {
+            let fields = [id, 0, 0, 0, 1, 0, 0, 0, name, 0, 0, 0, pid, 0, 0, 0];
+            runtime.without_name(&[&fields, text].concat())
+        };
+        assert_eq!(of(7, 1, 3, b"exe\0"), of(7, 2, 3, b"shell\0"));
+        assert_ne!(of(7, 1, 3, b"exe\0"), of(7, 1, 4, b"exe\0"));
+        assert_eq!(of(8, 1, 3, b"exe\0"), None);
     }
 
     /// A task was preempted between the two; its event came late in ours, and was taken for one of the
@@ -311,6 +475,52 @@ mod tests {
         assert_eq!((loss.both, loss.last), (97, 10));
         let named = [60, 61, 62].map(|at| format!("0 {at}000, number {at} of its CPU"));
         assert_eq!(loss.between, named);
+    }
+
+    #[test]
+    fn time_in_which_the_machine_was_halted_is_not_counted() {
+        let mut kernels = events(0..200);
+        for (time, _) in &mut kernels[195..] {
+            *time += 3_000_000_000;
+        }
+        let loss = compare(events(0..190), kernels);
+        assert_eq!(loss.last_ns, 3_000_009_000);
+        assert_eq!(loss.last_ran_ns, HALTED_NS + 8_000);
+    }
+
+    #[test]
+    fn more_than_a_polls_events_at_the_end_are_no_last_ones() {
+        let loss = |lost| Loss {
+            last_ran_ns: lost,
+            max_delay_ns: 20_000_000,
+            ..Loss::default()
+        };
+        loss(20_000_000 + SLACK_NS).check_poll_bound().unwrap();
+        loss(20_000_001 + SLACK_NS).check_poll_bound().unwrap_err();
+        // Of a recorder that noted nothing nothing is known.
+        Loss::default().check_poll_bound().unwrap_err();
+    }
+
+    /// 64 events of ours that the kernel has not: none behind them is found.
+    #[test]
+    fn search_that_stands_still_is_no_loss_at_the_end() {
+        let mut ours = events(0..1000);
+        ours.splice(500..500, (0..64).map(|_| (500_500, b"other".to_vec())));
+        let loss = compare(ours, events(0..1000));
+        assert_eq!((loss.both, loss.last), (500, 500));
+        loss.check().unwrap_err();
+        compare(events(0..900), events(0..1000)).check().unwrap();
+    }
+
+    #[test]
+    fn beginning_that_only_one_has_is_counted() {
+        let loss = compare(events((0..300).chain(600..1000)), events(300..1000));
+        assert_eq!((loss.both, loss.skipped), (400, 300));
+        loss.check().unwrap_err();
+        // Older than anything that the other one has: overwritten there.
+        let loss = compare(events(0..1000), events(400..1000));
+        assert_eq!((loss.both, loss.skipped), (600, 0));
+        loss.check().unwrap();
     }
 
     #[test]

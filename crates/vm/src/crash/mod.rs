@@ -5,12 +5,14 @@
 //! the judge of what there was to record. The machine dies ([`Death`]), boots again, and outlive is
 //! started with the same line.
 
+mod case;
 mod loss;
 
 use std::path::{Path, PathBuf};
 
 use crate::{Boot, Disk, End, Error, Kernel, Machine, Outcome};
 
+pub use case::{Case, PAGE_HEAD, Survived, all};
 pub use loss::Loss;
 
 /// Physical address of the memory that was set aside for outlive, and of persistent memory.
@@ -53,6 +55,9 @@ last_words() { # an event that has reached outlive's area when this is done
   /tmp/last-words 2> /dev/null
   until outlive --state $state show boot_mapped --event sched_process_exec | grep -q last-words; do :; done
 }
+beaten() { # outlive has noted how far apart its polls are
+  until outlive --state $state info boot_mapped --json | grep -q '"max_delay_ns": *[1-9]'; do :; done
+}
 written_back() { # what outlive's area had before is on the disk
   sleep 2
 }
@@ -85,6 +90,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Physical => "physical memory",
+            Self::DaxFile => "DAX file on legacy pmem",
+            Self::VirtioPmem => "DAX file on virtio-pmem",
+            Self::DeviceDax => "device-DAX",
+            Self::Disk => "file on a disk",
+        }
+    }
+
     /// What the kernel is told.
     fn line(self) -> String {
         match self {
@@ -150,6 +165,16 @@ pub enum Death {
 }
 
 impl Death {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Panic => "panic",
+            Self::ResetFromOutside => "reset from outside",
+            Self::Watchdog => "watchdog",
+            Self::TripleFault => "triple fault",
+            Self::Reboot => "clean reboot",
+        }
+    }
+
     /// The guest's last commands.
     fn script(self) -> &'static str {
         match self {
@@ -174,7 +199,8 @@ impl Death {
     #[must_use]
     pub fn end(self) -> End {
         match self {
-            Self::Panic | Self::TripleFault | Self::Reboot => End::Reset,
+            Self::Panic | Self::Reboot => End::Reset,
+            Self::TripleFault => End::TripleFault,
             Self::ResetFromOutside => End::ResetFromOutside,
             Self::Watchdog => End::Watchdog,
         }
