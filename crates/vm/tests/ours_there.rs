@@ -433,6 +433,23 @@ fn linux_7_2_13_shows_what_we_wrote_for_two_cpus() {
     a_kernel_shows_what_we_wrote("7.2.13", 2);
 }
 
+/// 6.18 and four CPUs; with `OUTLIVE_OURS_THERE=all` every kernel of the current layout and every number of CPUs.
+#[test]
+fn linux_6_18_15_shows_what_we_wrote_for_four_cpus() {
+    a_kernel_shows_what_we_wrote("6.18.15", 4);
+    if std::env::var_os("OUTLIVE_OURS_THERE").is_some_and(|which| which == "all") {
+        for (version, cpus) in [
+            ("6.18.15", 1),
+            ("6.18.15", 2),
+            ("7.2.13", 1),
+            ("7.2.13", 4),
+            ("7.3.4", 4),
+        ] {
+            a_kernel_shows_what_we_wrote(version, cpus);
+        }
+    }
+}
+
 /// Its layout is another: it says so and wipes the region. Outlive writes the current one only.
 #[test]
 fn linux_6_12_107_does_not_take_the_current_layout() {
