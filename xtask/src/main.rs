@@ -22,7 +22,8 @@ cargo xtask ACTION
   bench   the figures of the README, beside the peers in one run: bench [NAME]...
   kill-storm  10,000 kills of a recording program, at random instants: kill-storm [KILLS [THREADS]]
   fuzz    each fuzz target for a while: fuzz [SECONDS]
-  vm      real kernels in QEMU: list, fetch, matrix, damage [--record], address, loss, backup-time
+  vm      real kernels in QEMU: all, or one of matrix, damage [--record], address, crash, ours-there;
+          list, fetch, loss, backup-time
   capi    builds and installs the C library: capi PREFIX [--built FOLDER]
   header  makes its header again, crates/capi/include/outlive.h, which check compares
   golden  rewrites the expected outputs of the golden tests; look at the diff

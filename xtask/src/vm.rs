@@ -2,12 +2,16 @@
 //!
 //! `damage` gives every damage of `docs/damages.md` to its kernel and compares with the recording; with
 //! `--record` it writes that and the page. `address` harvests an instance that lies by address on each pinned
-//! kernel. The rest is `outlive-vm`'s own.
+//! kernel, and `ours-there` has every kernel of the current layout show what outlive wrote. `all` is these,
+//! `matrix` and `crash`. The rest is `outlive-vm`'s own.
 
 use anyhow::Result;
 
 use crate::bench;
 use crate::run::{cargo, run};
+
+/// Everything that the tests run in part: hours.
+const ALL: [&str; 5] = ["matrix", "damage", "address", "crash", "ours-there"];
 
 pub(crate) fn vm(args: &[String]) -> Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -17,10 +21,16 @@ pub(crate) fn vm(args: &[String]) -> Result<()> {
             run(damage("the_page").env("OUTLIVE_UPDATE", "1"))
         }
         ["address"] => {
-            let tests = ["boot_instance", "instance_by_address"];
-            let mut command = cargo(&["test", "--package", "outlive-vm", "--test"]);
-            run(command.args(tests).env("OUTLIVE_ADDRESS", "all"))
+            let mut tests = test_of("boot_instance", "instance_by_address");
+            run(tests.env("OUTLIVE_ADDRESS", "all"))
         }
+        ["ours-there"] => {
+            // One machine at a time.
+            let mut tests = test_of("ours_there", "what_we_wrote");
+            tests.args(["--", "--test-threads", "1"]);
+            run(tests.env("OUTLIVE_OURS_THERE", "all"))
+        }
+        ["all"] => ALL.into_iter().try_for_each(|part| vm(&[part.to_owned()])),
         // What they time is the program as it is shipped.
         ["loss" | "backup-time", ..] => {
             bench::build()?;
@@ -36,5 +46,10 @@ fn own() -> std::process::Command {
 }
 
 fn damage(tests: &str) -> std::process::Command {
-    cargo(&["test", "--package", "outlive-vm", "--test", "damage", tests])
+    test_of("damage", tests)
+}
+
+/// Tests of one file of `outlive-vm`, by a part of their names.
+fn test_of(file: &str, tests: &str) -> std::process::Command {
+    cargo(&["test", "--package", "outlive-vm", "--test", file, tests])
 }

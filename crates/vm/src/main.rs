@@ -9,15 +9,18 @@ use outlive_vm::{Kernel, backup_time, regions};
 const USAGE: &str = "\
 cargo xtask vm ACTION
 
+  all               matrix, damage, address, crash and ours-there, one after the other: hours
   list              the pinned kernels
   fetch             fetches and unpacks them
   matrix            regions of all kernels, CPUs, fills and ends, against what the kernels say:
                     matrix [--record] [CASE]...   (a part of a case's name chooses)
                     --record keeps them in fixtures/regions, for the tests to replay
-  crash [CASE]...   machines of every backing that die every death; all of them write
-                    docs/machine-deaths.md (a part of a case's name chooses)
-  damage, address, ours-there, all
-                    as tests: see cargo xtask
+  damage [--record] every damage of docs/damages.md, against the recordings of what its kernel did
+                    --record writes these and the page
+  address           an instance by address, harvested on every kernel
+  crash [CASE]...   machines of every backing that die every death (a part of a case's name chooses);
+                    all of them write docs/machine-deaths.md
+  ours-there        what outlive wrote, shown by every kernel of its layout, for 1, 2 and 4 CPUs
   loss [N]          what outlive lacks of the kernel's last events after N panics (12)
   backup-time [N]   the kernel's backup of 100 MiB at boot beside outlive's, N times (5)
 ";
