@@ -6,12 +6,12 @@ use std::ops::Range;
 use anyhow::{Context, Result};
 use outlive_ring::extension::Layout;
 use outlive_ring::layout::SUBBUF_DATA;
-use outlive_ring::{Geometry, HeapMemory, LayoutError, PageSource, Recovery, Region};
+use outlive_ring::{Geometry, HeapMemory, LayoutError, PageSource, RecoveredCpu, Recovery, Region};
 
 use super::base::{Base, Identity, KeptEvent, kept_events};
 use super::changed::{Changed, Mark};
 use super::edit::{Edit, apply};
-use super::outcome::{Outcome, Record, Split};
+use super::outcome::{Outcome, Record, Shown, Split, fingerprint};
 
 /// Numbers of events that are kept of one damaged region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +41,10 @@ pub struct Comparison {
     pub sealed: Kept,
     /// Others that it shows there of sub-buffers that it calls sealed.
     pub invented: usize,
+    /// CPUs of which both keep the same events, so that their counters must be equal.
+    pub equal_cpus: usize,
+    /// Where they are not.
+    pub counters: Vec<String>,
     /// What outlive says about the damage.
     pub remarks: String,
 }
@@ -160,6 +164,12 @@ impl Comparison {
                 (Some(kept), real)
             }
         };
+        let mut counters = Counters::default();
+        if let (Outcome::Attached { cpus, .. }, Ok(recovery)) = (&record.outcome, &ours.recovery) {
+            for (shown, recovered) in cpus.iter().zip(&recovery.cpus) {
+                counters.compare(&places, &ours, shown, recovered);
+            }
+        }
         let (sealed, invented) = sealed.kept(&record.edits);
         let by_us = places_of(&ours.split.kept);
         let others = ours.split.others.iter();
@@ -177,9 +187,58 @@ impl Comparison {
             doubted: ours.doubted(base),
             sealed,
             invented,
+            equal_cpus: counters.equal_cpus,
+            counters: counters.differences,
             remarks: remarks(&ours.recovery),
         }
     }
+}
+
+/// The kernel's counters beside ours.
+#[derive(Debug, Default)]
+struct Counters {
+    equal_cpus: usize,
+    differences: Vec<String>,
+}
+
+impl Counters {
+    fn compare(
+        &mut self,
+        places: &BTreeMap<&Identity, usize>,
+        ours: &Ours,
+        shown: &Shown,
+        recovered: &RecoveredCpu,
+    ) {
+        let of_cpu = ours.events.iter();
+        let of_cpu = of_cpu.filter(|event| event.identity.cpu == recovered.cpu);
+        let split = Split::new(places, of_cpu.cloned());
+        let others: Vec<u32> = split.others.iter().map(fingerprint_of).collect();
+        if split.kept != shown.kept || others != shown.others {
+            return;
+        }
+        self.equal_cpus += 1;
+        let RecoveredCpu {
+            cpu,
+            entries,
+            bytes,
+            ..
+        } = recovered;
+        let is_same = |kernels: i64, ours: u64| u64::try_from(kernels).is_ok_and(|n| n == ours);
+        // 6.12 counts flags of a commit word in: what comes below 0 is no number of bytes.
+        let has_same_bytes = shown.bytes < 0 || is_same(shown.bytes, *bytes);
+        // A changed event may have no line of its own, or two.
+        let has_same_lines = !shown.others.is_empty() || shown.lines == Some(*entries);
+        if !(is_same(shown.entries, *entries) && has_same_bytes && has_same_lines) {
+            self.differences.push(format!(
+                "CPU {cpu}: {entries} entries of {bytes} bytes, and the kernel {} of {} in {:?} lines",
+                shown.entries, shown.bytes, shown.lines
+            ));
+        }
+    }
+}
+
+fn fingerprint_of(event: &KeptEvent) -> u32 {
+    fingerprint(&event.identity)
 }
 
 fn remarks(recovery: &Result<Recovery, LayoutError>) -> String {
