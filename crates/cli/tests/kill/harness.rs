@@ -353,16 +353,9 @@ impl Frozen {
             written: BTreeMap::new(),
             overrun: BTreeMap::new(),
         };
-        for entry in fs::read_dir(folder.join("per_cpu")).unwrap().flatten() {
-            let name = entry.file_name().into_string().unwrap();
-            let cpu = name.trim_start_matches("cpu").parse().unwrap();
-            let stats = fs::read_to_string(entry.path().join("stats")).unwrap();
-            let of = |key: &str| -> u64 {
-                let line = stats.lines().find_map(|line| line.strip_prefix(key));
-                line.unwrap().trim().parse().unwrap()
-            };
-            frozen.overrun.insert(cpu, of("overrun:"));
-            frozen.written.insert(cpu, of("entries:") + of("overrun:"));
+        for (cpu, (entries, overrun)) in counters(folder) {
+            frozen.overrun.insert(cpu, overrun);
+            frozen.written.insert(cpu, entries + overrun);
         }
         frozen
     }
@@ -398,6 +391,28 @@ impl Frozen {
             );
         }
     }
+}
+
+/// Entries and overrun of each CPU of an instance.
+fn counters(folder: &Path) -> BTreeMap<u32, (u64, u64)> {
+    let folders = fs::read_dir(folder.join("per_cpu")).unwrap().flatten();
+    let of_cpu = folders.map(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        let stats = fs::read_to_string(entry.path().join("stats")).unwrap();
+        let of = |key: &str| -> u64 {
+            let line = stats.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap().trim().parse().unwrap()
+        };
+        let cpu = name.trim_start_matches("cpu").parse().unwrap();
+        (cpu, (of("entries:"), of("overrun:")))
+    });
+    of_cpu.collect()
+}
+
+/// Events ever written to an instance.
+pub fn written(folder: &Path) -> u64 {
+    let counters = counters(folder).into_values();
+    counters.map(|(entries, overrun)| entries + overrun).sum()
 }
 
 /// A generation with its tail, which must be readable and whole.
@@ -444,13 +459,26 @@ fn without_name(line: &str) -> Option<(u32, &str)> {
 fn assert_time_is_in_order(json: &str) {
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
     for line in json.lines() {
-        let number = |key: &str| -> u64 {
-            let (_, rest) = line.split_once(key).expect(key);
-            let end = rest.find([',', '}']).unwrap();
-            rest[..end].parse().unwrap()
-        };
-        let (cpu, ts) = (number("\"cpu\":"), number("\"ts\":"));
+        let (cpu, ts) = cpu_and_time(line);
         let before = last.insert(cpu, ts).unwrap_or(0);
         assert!(before <= ts, "CPU {cpu}: {before} before {line}");
     }
+}
+
+/// The times of the first and the last event of each CPU, in `show --json`.
+pub fn times_by_cpu(json: &str) -> BTreeMap<u64, (u64, u64)> {
+    let mut times = BTreeMap::new();
+    for (cpu, ts) in json.lines().map(cpu_and_time) {
+        times.entry(cpu).or_insert((ts, ts)).1 = ts;
+    }
+    times
+}
+
+fn cpu_and_time(line: &str) -> (u64, u64) {
+    let number = |key: &str| -> u64 {
+        let (_, rest) = line.split_once(key).expect(key);
+        let end = rest.find([',', '}']).unwrap();
+        rest[..end].parse().unwrap()
+    };
+    (number("\"cpu\":"), number("\"ts\":"))
 }

@@ -12,7 +12,7 @@ mod rights;
 mod steps;
 mod variants;
 
-use harness::{Load, Rig, SCHED};
+use harness::{Load, Recorder, Rig, SCHED, times_by_cpu, wait_until};
 
 #[test]
 fn backup_has_every_line_that_the_kernel_still_has_of_a_killed_run() {
@@ -31,6 +31,34 @@ fn backup_has_every_line_that_the_kernel_still_has_of_a_killed_run() {
     assert!(second.said().contains("(crash)"), "{}", second.said());
     frozen.assert_kept(&rig, "backup", &rig.newest("boot_mapped"));
     assert_eq!(rig.hosts().len(), 1, "only that of the second run");
+    assert_cleared_and_recording(&rig, &second);
     second.stop();
     assert!(rig.hosts().is_empty());
+}
+
+/// The live region has nothing of the run before, and new events come in, on each CPU that `backup`
+/// has events of.
+fn assert_cleared_and_recording(rig: &Rig, recorder: &Recorder) {
+    let frozen = times_by_cpu(&rig.print(&["show", "backup", "--json"]));
+    assert!(!frozen.is_empty());
+    let _load = Load::start();
+    let live_with = |is_there: &dyn Fn(u64, (u64, u64)) -> bool| {
+        wait_until(
+            || {
+                let live = times_by_cpu(&rig.print(&["show", "boot_mapped", "--json"]));
+                let is_there = |cpu: &u64| live.get(cpu).is_some_and(|&at| is_there(*cpu, at));
+                frozen.keys().all(is_there).then_some(live)
+            },
+            || recorder.said(),
+        )
+    };
+    let live = live_with(&|_, _| true);
+    for (cpu, (first, _)) in &live {
+        let last_before = frozen.get(cpu).map_or(0, |(_, last)| *last);
+        assert!(
+            *first > last_before,
+            "CPU {cpu}: {first} is not after {last_before}"
+        );
+    }
+    live_with(&|cpu, (_, last)| last > live[&cpu].1);
 }

@@ -13,7 +13,7 @@ use outlive_ring::{RunRecord, RunState};
 use outlive_trace::{Access, Mapping, Verdict, failpoint};
 use rustix::process::Signal;
 
-use crate::harness::{Load, Rig, SCHED, open, wait_until};
+use crate::harness::{Load, Rig, SCHED, open, wait_until, written};
 
 const SMALL: &str = "reserve_mem=1M:4096:trace trace_instance=boot_mapped@trace,sched \
                      trace_instance=backup=boot_mapped";
@@ -72,15 +72,7 @@ impl Foreign {
 
     /// Programs that were started, as far as its ring goes.
     fn written(&self) -> u64 {
-        let folders = fs::read_dir(self.0.join("per_cpu")).unwrap().flatten();
-        let stats = folders.map(|cpu| fs::read_to_string(cpu.path().join("stats")).unwrap());
-        let number = |stats: &str, key| -> u64 {
-            let line = stats.lines().find_map(|line| line.strip_prefix(key));
-            line.unwrap().trim().parse().unwrap()
-        };
-        stats
-            .map(|stats| number(&stats, "entries:") + number(&stats, "overrun:"))
-            .sum()
+        written(&self.0)
     }
 }
 

@@ -11,7 +11,7 @@ use outlive_trace::start::{LAY_OUT_STEPS, START_STEPS};
 use outlive_trace::tail::TAIL_STEPS;
 use outlive_trace::{Generation, failpoint};
 
-use crate::harness::{Frozen, Load, Rig};
+use crate::harness::{Frozen, Load, Rig, wait_until, written};
 
 /// The steps of the command itself.
 const BOOT_STEPS: [&str; 3] = ["boot-laid-out", "boot-prepared", "boot-recording"];
@@ -19,14 +19,26 @@ const BOOT_STEPS: [&str; 3] = ["boot-laid-out", "boot-prepared", "boot-recording
 const LINE: &str = "reserve_mem=1M:4096:trace trace_instance=boot_mapped@trace,sched_process_fork,\
                     sched_process_exit,sched_process_exec trace_instance=backup=boot_mapped";
 
+/// Events that a run has at least, for its rounds to mean something.
+const EVENTS_MIN: u64 = 20;
+
 /// A run that is killed while it records, and what the kernel has of it.
 fn first_run(rig: &Rig, args: &[&str]) -> (String, Frozen) {
     let recorder = rig.record(args);
-    Load::for_ms(60);
-    recorder.kill();
     let host = rig.leftover("boot_mapped");
+    let load = Load::start();
+    std::thread::sleep(Duration::from_millis(60));
+    wait_until(
+        || (written(&rig.host_folder(&host)) >= EVENTS_MIN).then_some(()),
+        || recorder.said(),
+    );
+    recorder.kill();
+    drop(load);
     let run = format!("{:032x}", host.run().0);
-    (run, rig.freeze(&host))
+    let frozen = rig.freeze(&host);
+    let lines: usize = frozen.lines.values().map(Vec::len).sum();
+    assert!(lines as u64 >= EVENTS_MIN, "{lines} lines");
+    (run, frozen)
 }
 
 /// The one generation that is of a run.
