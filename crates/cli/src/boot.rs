@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use outlive_kernel::{
-    Access, Capture, Collector, EventName, Instance, Instances, Pace, Recorder, RegionSink, RunId,
-    StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
+    Access, Capture, Collector, EventName, Instance, InstanceSource, Instances, Pace, Recorder,
+    RegionSink, RunId, StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
 };
 use outlive_ring::extension::{ClockPair, Heartbeat, store_clock_pair};
 use outlive_ring::{RawMemory, Region, RunRecord};
-use outlive_trace::cmdline::{self, CommandLine, Diagnostic, InstanceKind, OptionScope};
+use outlive_trace::cmdline::{self, CommandLine, InstanceKind, OptionScope};
 use outlive_trace::retention::Policy;
-use outlive_trace::start::close_run;
+use outlive_trace::start::{area_label, close_run};
 use outlive_trace::{
     Backing, Chores, EventSource, Live, Mapping, Start, Started, StateDir, Step, failpoint,
-    generation,
+    generation, skip_unfit,
 };
 
 use crate::args::{Args, BootArgs};
@@ -53,38 +53,32 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
     }
     let line = Line::read(&boot.line)?;
     let mut parsed = line.parse();
-    let mut diagnostics = parsed.diagnostics.clone();
-    let tracefs = Tracefs::find();
-    let events = match &tracefs {
-        Ok(tracefs) => resolve_events(&parsed, tracefs, &mut diagnostics)?,
-        Err(_) => Vec::new(),
+    let tracefs = match Tracefs::find() {
+        Ok(tracefs) => tracefs,
+        Err(_) if is_refused(boot, &line, &parsed) => return Ok(exit::USAGE),
+        Err(error) => return Err(error.into()),
     };
-    let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let render = match is_coloured {
-        true => diagnostic::render_coloured,
-        false => diagnostic::render,
-    };
-    let rendered = render(&line.origin, &line.text, &diagnostics);
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), rendered.as_bytes());
-    if boot.strict && diagnostics.iter().any(Diagnostic::is_refused_by_strict) {
-        say!("refused to start (--strict): nothing was touched");
-        return Ok(exit::USAGE);
-    }
-    let tracefs = tracefs?;
+    let unknown_area = unknown_area(&line.areas, &parsed).map(|area| {
+        let known = area_names(&parsed).join(", ");
+        format!("--area {area}: the command line has no area of this name; it has: {known}")
+    });
+    let nr_cpus = nr_cpu_ids()?;
     let of_kernel = KernelInstances::find(&tracefs, &parsed, &line.areas);
     if line.is_of_kernel {
         of_kernel.restrict(&mut parsed);
     }
-    let is_recorded = events.iter().any(|(_, events)| !events.is_empty());
-    if !is_recorded && !of_kernel.is_wanted(&events) {
-        say!("nothing to record: no instance of the command line has events; nothing was touched");
+    skip_unfit(&mut parsed, &line.areas, nr_cpus, &of_kernel.names());
+    let events = resolve_events(&mut parsed, &tracefs)?;
+    if is_refused(boot, &line, &parsed) {
         return Ok(exit::USAGE);
     }
-    if let Some(area) = unknown_area(&line.areas, &parsed) {
-        say!(
-            "--area {area}: the command line has no area of this name; it has: {}",
-            area_names(&parsed).join(", ")
-        );
+    let is_recorded = events.iter().any(|(_, events)| !events.is_empty());
+    if !is_recorded && !of_kernel.is_wanted(&events) {
+        say!("nothing to record: no instance that can be made has events; nothing was touched");
+        return Ok(exit::USAGE);
+    }
+    if let Some(words) = unknown_area {
+        say!("{words}");
         return Ok(exit::USAGE);
     }
     let path = match &args.state {
@@ -98,10 +92,11 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         cmdline: &parsed,
         text: &line.text,
         backings: &line.areas,
-        nr_cpus: nr_cpu_ids()?,
+        nr_cpus,
         source: EventSource::Kernel,
         program: ("outlive", env!("CARGO_PKG_VERSION")),
         of_kernel: &of_kernel.names(),
+        skips_instances: !boot.strict,
     };
     let started = start.run(|step| tell(&step))?;
     let by_kernel = of_kernel.start(&state, &started.lock, &started.run, &events);
@@ -113,9 +108,25 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         cmdline: &parsed,
         events,
     };
-    let has_failed = by_kernel.has_failed;
-    recording.run(started, by_kernel, &stop)?;
+    let mut has_failed = by_kernel.has_failed;
+    has_failed |= recording.run(started, by_kernel, &stop)?;
     Ok(if has_failed { exit::FAILED } else { exit::DONE })
+}
+
+/// Shows what is wrong with the line. Whether the start is refused for it.
+fn is_refused(boot: &BootArgs, line: &Line, parsed: &CommandLine) -> bool {
+    let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let render = match is_coloured {
+        true => diagnostic::render_coloured,
+        false => diagnostic::render,
+    };
+    let rendered = render(&line.origin, &line.text, &parsed.diagnostics);
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), rendered.as_bytes());
+    let is_refused = boot.strict && !parsed.is_clean_for_strict();
+    if is_refused {
+        say!("refused to start (--strict): nothing was touched");
+    }
+    is_refused
 }
 
 /// Stops the recording when standard input ends, because who wanted it has.
@@ -137,22 +148,23 @@ pub(crate) fn unknown_area<'a>(
     given.find(|name| names.iter().all(|known| known != name))
 }
 
-/// The areas that the instances of a command line live in.
+/// The areas that a command line reserves, and those that its other instances live in.
 fn area_names(cmdline: &CommandLine) -> Vec<String> {
-    let instances = cmdline.instances.iter();
-    instances
-        .filter_map(outlive_trace::start::area_label)
-        .collect()
+    let reserved = cmdline.reserve_mem.iter().map(|area| area.label.clone());
+    let mut names: Vec<_> = reserved.collect();
+    let of_instances = cmdline.instances.iter().filter_map(area_label);
+    for label in of_instances {
+        if !names.contains(&label) {
+            names.push(label);
+        }
+    }
+    names
 }
 
 /// The events of each instance, by its name.
 type EventsByInstance = Vec<(String, Vec<EventName>)>;
 
-fn resolve_events(
-    cmdline: &CommandLine,
-    tracefs: &Tracefs,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Result<EventsByInstance> {
+fn resolve_events(cmdline: &mut CommandLine, tracefs: &Tracefs) -> Result<EventsByInstance> {
     let available: Vec<(String, String)> = tracefs
         .available_events()?
         .into_iter()
@@ -161,7 +173,7 @@ fn resolve_events(
     let mut resolved = Vec::new();
     for instance in &cmdline.instances {
         let (events, problems) = cmdline::resolve(&instance.events, &available);
-        diagnostics.extend(problems);
+        cmdline.diagnostics.extend(problems);
         let events = events
             .iter()
             .map(|(system, event)| EventName::new(system, event))
@@ -211,6 +223,7 @@ pub(crate) fn tell(step: &Step<'_>) {
             say!("{generation} is kept as it is, and cannot be shown: {why}")
         }
         Step::NothingToKeep(name) => say!("{name}: the previous run had recorded nothing"),
+        Step::Skipped(name, why) => say!("{name}: skipped, the others go on: {why}"),
         _ => {}
     }
 }
@@ -239,52 +252,39 @@ struct Recording<'a> {
 }
 
 impl Recording<'_> {
+    /// Records until told to stop. Whether an instance had to be skipped.
     fn run(
         &self,
         started: Started,
         mut by_kernel: KernelRecording,
         stop: &AtomicBool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let Started {
             before,
             lock,
             run,
             live,
-            ..
+            skipped: not_made,
         } = started;
+        let left: Vec<_> = not_made.iter().chain(&self.cmdline.skipped).collect();
         let policy = self.policy()?;
         let instances = Instances::new(
             self.tracefs,
             StateId(u64::from_str_radix(self.state.id(), 16)?),
         );
-        let regions = live
+        let mut skipped = Skipped::default();
+        let laid_out = live
             .iter()
-            .map(Live::lay_out)
-            .collect::<Result<Vec<_>, _>>()?;
+            .filter_map(|live| Some((live, skipped.unless_failed(live, live.lay_out())?)));
+        let laid_out: Vec<(&Live, Region<_>)> = laid_out.collect();
         failpoint::reached("boot-laid-out");
-        let mut hosts = Vec::new();
-        let mut sinks = Vec::new();
-        let mut runs = Vec::new();
-        for (live, region) in live.iter().zip(&regions) {
-            let mut run = RunRecord {
-                instance: live.instance.name.clone(),
-                poll_interval_ns: units::nanos(self.boot.interval),
-                ..run.clone()
-            };
-            let prepared = self
-                .capture(live)
-                .prepare(self.tracefs, &instances, region, &mut run);
-            let (host, sink) = match prepared {
-                Ok(prepared) => prepared,
-                Err(error) => {
-                    remove_all(hosts);
-                    return Err(error.into());
-                }
-            };
-            hosts.push(host);
-            sinks.push(sink);
-            runs.push(run);
-        }
+        let prepared = laid_out.iter().filter_map(|(live, region)| {
+            let recorded = self.prepare(live, region, &instances, &run);
+            skipped.unless_failed(live, recorded)
+        });
+        let prepared: Vec<Recorded<'_>> = prepared.collect();
+        let has_skipped = !not_made.is_empty() || !skipped.0.is_empty();
+        skipped.tell(prepared.is_empty() && by_kernel.is_empty() && !live.is_empty())?;
         failpoint::reached("boot-prepared");
         let background = Background {
             collector: Collector {
@@ -295,6 +295,7 @@ impl Recording<'_> {
                 run: RunId(u128::from_be_bytes(run.run_id.0)),
                 sequence: run.run_sequence,
                 ordinary: &self.ordinary(&before),
+                left: &left,
             },
             chores: Chores::new(self.state, live.iter().map(|live| &live.area)),
             policy,
@@ -304,7 +305,7 @@ impl Recording<'_> {
                 .chain(by_kernel.kept.drain(..))
                 .collect(),
         };
-        if live.is_empty() {
+        if prepared.is_empty() {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             std::thread::scope(|scope| {
                 scope.spawn(|| background.run());
@@ -313,45 +314,65 @@ impl Recording<'_> {
                     say!("ended; the kernel goes on recording");
                 }
             });
-            return Ok(());
+            return Ok(has_skipped);
         }
-        let mappings: Vec<&Mapping> = live.iter().map(Live::mapping).collect();
-        let recorder = match Recorder::new(hosts.iter().cloned(), Access::default()) {
-            Ok(recorder) => recorder,
-            Err(error) => {
-                remove_all(hosts);
-                return Err(error.into());
-            }
-        };
-        for (live, host) in live.iter().zip(&hosts) {
-            if live.instance.flags.is_traceoff {
-                host.set_tracing_on(false)?;
-            }
-        }
-        for (live, host) in live.iter().zip(&hosts) {
-            let capture = self.capture(live);
-            let failed = capture.start(host);
+        let mappings: Vec<&Mapping> = prepared.iter().map(|one| one.live.mapping()).collect();
+        for one in &prepared {
+            let capture = self.capture(one.live);
+            let failed = capture.start(&one.host);
             for (name, error) in &failed {
-                say!("{}: cannot enable {name}: {error}", live.instance.name);
+                say!("{}: cannot enable {name}: {error}", capture.name);
             }
-            self.tell_recording(live, capture.events.len() - failed.len());
+            self.tell_recording(one.live, capture.events.len() - failed.len());
         }
+        let recording = Hosts::of(prepared);
         let flusher = self.boot.flush.map(Flusher::new);
-        let signs = Signs::begin(&hosts, &regions, flusher.as_ref(), &mut by_kernel)?;
+        let signs = Signs::begin(&recording, flusher.as_ref(), &mut by_kernel);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         failpoint::reached("boot-recording");
+        let hosts = recording.hosts.clone();
         std::thread::scope(|scope| {
             let _stop_flushing = StopGuard(flusher.as_ref());
             scope.spawn(|| background.run());
             if let Some(flusher) = &flusher {
                 scope.spawn(|| flusher.run(&mappings));
             }
-            record(self.boot, recorder, sinks, &hosts, runs, signs, stop)
+            record(self.boot, recording, signs, stop)
         })
         .context("recording ended; what the host's ring still holds is kept by the next start")?;
         remove_all(hosts);
         say!("closed cleanly");
-        Ok(())
+        Ok(has_skipped)
+    }
+
+    /// Makes the host instance of one that records, and opens its rings.
+    fn prepare<'r>(
+        &self,
+        live: &'r Live,
+        region: &'r Region<RawMemory<'r>>,
+        instances: &Instances,
+        run: &RunRecord,
+    ) -> Result<Recorded<'r>, outlive_kernel::Error> {
+        let mut run = RunRecord {
+            instance: live.instance.name.clone(),
+            poll_interval_ns: units::nanos(self.boot.interval),
+            ..run.clone()
+        };
+        let capture = self.capture(live);
+        let (host, sink) = capture.prepare(self.tracefs, instances, region, &mut run)?;
+        match InstanceSource::open(host.clone(), Access::default()) {
+            Ok(source) => Ok(Recorded {
+                live,
+                host,
+                sink,
+                run,
+                source,
+            }),
+            Err(error) => {
+                remove_all(vec![host]);
+                Err(error)
+            }
+        }
     }
 
     fn capture(&self, live: &Live) -> Capture {
@@ -378,6 +399,7 @@ impl Recording<'_> {
                 .host_buffer
                 .unwrap_or((per_cpu / 4).clamp(1024, 16384)),
             event_pid: self.boot.event_pid,
+            is_traceoff: live.instance.flags.is_traceoff,
         }
     }
 
@@ -421,6 +443,76 @@ impl Recording<'_> {
     }
 }
 
+/// An instance that is ready to record.
+struct Recorded<'r> {
+    live: &'r Live,
+    host: Instance,
+    sink: RegionSink<'r, RawMemory<'r>>,
+    run: RunRecord,
+    source: InstanceSource,
+}
+
+/// What is recorded, by instance.
+struct Hosts<'r> {
+    hosts: Vec<Instance>,
+    sinks: Vec<RegionSink<'r, RawMemory<'r>>>,
+    runs: Vec<RunRecord>,
+    recorder: Recorder,
+}
+
+impl<'r> Hosts<'r> {
+    fn of(recorded: Vec<Recorded<'r>>) -> Self {
+        let (mut hosts, mut sinks, mut runs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sources = Vec::new();
+        for one in recorded {
+            hosts.push(one.host);
+            sinks.push(one.sink);
+            runs.push(one.run);
+            sources.push(one.source);
+        }
+        Self {
+            hosts,
+            sinks,
+            runs,
+            recorder: Recorder::of_sources(sources),
+        }
+    }
+}
+
+/// Instances that turned out to be impossible. The others go on without them.
+#[derive(Default)]
+struct Skipped(Vec<(String, anyhow::Error)>);
+
+impl Skipped {
+    fn unless_failed<T, E: Into<anyhow::Error>>(
+        &mut self,
+        live: &Live,
+        made: Result<T, E>,
+    ) -> Option<T> {
+        match made {
+            Ok(made) => Some(made),
+            Err(error) => {
+                self.0.push((live.instance.name.clone(), error.into()));
+                None
+            }
+        }
+    }
+
+    /// Says which they are; where none is left, the first one's error is that of the start.
+    fn tell(mut self, is_none_left: bool) -> Result<()> {
+        if is_none_left && !self.0.is_empty() {
+            return Err(self.0.swap_remove(0).1);
+        }
+        for (name, error) in &self.0 {
+            say!(
+                "{name}: skipped, the others go on: {}",
+                crate::message(error)
+            );
+        }
+        Ok(())
+    }
+}
+
 /// Host instances that are not needed any more. One that stays is collected by the next start.
 fn remove_all(hosts: Vec<Instance>) {
     for host in hosts {
@@ -443,11 +535,10 @@ struct Signs<'f> {
 
 impl<'f> Signs<'f> {
     fn begin(
-        hosts: &[Instance],
-        regions: &[Region<RawMemory<'_>>],
+        recording: &Hosts<'_>,
         flusher: Option<&'f Flusher>,
         by_kernel: &'f mut KernelRecording,
-    ) -> Result<Self> {
+    ) -> Self {
         let now = outlive_trace::clock::monotonic_ns();
         let mut signs = Self {
             flusher,
@@ -456,8 +547,9 @@ impl<'f> Signs<'f> {
             last_beat_ns: 0,
             last_pair_ns: now,
         };
-        signs.pair(hosts, regions.iter());
-        Ok(signs)
+        let regions = recording.sinks.iter().map(RegionSink::region);
+        signs.pair(&recording.hosts, regions);
+        signs
     }
 
     /// Stores a clock pair. Without one, the reader lacks a wall clock but no event.
@@ -523,28 +615,31 @@ impl<'f> Signs<'f> {
 /// Polls until told to stop, then takes the last events and closes the regions.
 fn record(
     boot: &BootArgs,
-    mut recorder: Recorder,
-    mut sinks: Vec<RegionSink<'_, RawMemory<'_>>>,
-    hosts: &[Instance],
-    mut runs: Vec<RunRecord>,
+    recording: Hosts<'_>,
     mut signs: Signs<'_>,
     stop: &AtomicBool,
 ) -> Result<()> {
+    let Hosts {
+        hosts,
+        mut sinks,
+        mut runs,
+        mut recorder,
+    } = recording;
     // A recorder that gets no turn loses what the host's ring cannot hold; it needs little of the
     // processor. Only this thread; refused where that is not permitted.
     let _ = rustix::process::setpriority_process(None, NICE);
     let mut pace = Pace::default();
     pace.interval = boot.interval;
     let polled = recorder.run(&mut sinks, stop, &pace, |sinks, tick| {
-        signs.tick(hosts, sinks, tick)
+        signs.tick(&hosts, sinks, tick)
     });
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let delays = *recorder.delays();
-    let finished = polled.and_then(|()| finish(recorder, hosts, &mut sinks));
+    let finished = polled.and_then(|()| finish(recorder, &hosts, &mut sinks));
     sinks.iter_mut().for_each(RegionSink::close);
     // Not marked as closed then: the host's rings are left, and hold what is not here.
     finished?;
-    signs.pair(hosts, sinks.iter().map(RegionSink::region));
+    signs.pair(&hosts, sinks.iter().map(RegionSink::region));
     for (sink, run) in sinks.iter().zip(&mut runs) {
         if let Some(layout) = sink.region().extension() {
             close_run(run, layout, sink.region().memory());

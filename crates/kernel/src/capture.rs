@@ -32,6 +32,8 @@ pub struct Capture {
     pub ring_kib_per_cpu: u64,
     /// Only events of this task, and of those that it starts; of all tasks if `None`.
     pub event_pid: Option<u32>,
+    /// Whether recording starts switched off.
+    pub is_traceoff: bool,
 }
 
 impl Capture {
@@ -75,6 +77,9 @@ impl Capture {
         }
         if let Some(pid) = self.event_pid {
             instance.set_event_pid(pid)?;
+        }
+        if self.is_traceoff {
+            instance.set_tracing_on(false)?;
         }
         run.clock = instance.trace_clock()?;
         run.source = instance.name().to_string();

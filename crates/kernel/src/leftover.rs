@@ -59,6 +59,9 @@ pub struct Collector<'a> {
     pub sequence: u64,
     /// Instances that are not persistent: what is left of them is removed.
     pub ordinary: &'a [&'a str],
+    /// Instances that this start could not make: what is left of them waits with their areas, whose
+    /// generations it belongs to, for the next start.
+    pub left: &'a [&'a String],
 }
 
 impl Collector<'_> {
@@ -73,7 +76,8 @@ impl Collector<'_> {
         mut tell: impl FnMut(&str, Result<Collected, Error>),
     ) -> Result<(), Error> {
         for name in newest_first(self.instances)? {
-            if name.run() != self.run {
+            let is_left = self.left.iter().any(|left| *left == name.name());
+            if name.run() != self.run && !is_left {
                 tell(&name.to_string(), self.collect_one(&name));
             }
         }
@@ -390,6 +394,7 @@ mod tests {
             run: RunId(9),
             sequence: 2,
             ordinary: &[],
+            left: &[],
         };
         for (instance, recorded_as) in [("new", "old"), ("other", "third")] {
             let mut meta = Meta::new(instance, 2, "file");

@@ -101,13 +101,18 @@ impl Recorder {
         let sources = instances
             .into_iter()
             .map(|instance| InstanceSource::open(instance, access));
-        let sources = sources.collect::<Result<_, _>>()?;
-        Ok(Self {
+        Ok(Self::of_sources(sources.collect::<Result<_, _>>()?))
+    }
+
+    /// Follows instances whose rings are open.
+    #[must_use]
+    pub fn of_sources(sources: Vec<InstanceSource>) -> Self {
+        Self {
             sources,
             delays: Delays::default(),
             last_poll_ns: None,
             last_tend_ns: 0,
-        })
+        }
     }
 
     /// The sources, in the order of the instances given.

@@ -318,6 +318,7 @@ impl Builder {
             nr_cpus: self.nr_lanes(size),
             source: EventSource::Application,
             of_kernel: &[],
+            skips_instances: false,
             program: (&self.program_name(), &self.version),
         }
         .run(|_| {})?;

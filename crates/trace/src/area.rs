@@ -100,6 +100,43 @@ impl AreaRequest {
         }
     }
 
+    /// Whether there can be such an area, as far as that is known without looking at the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadName`], [`Error::BadSize`] and [`Error::Misaligned`] as they say.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        name::check(&self.name)?;
+        self.total_bytes()?;
+        match self.backing {
+            Backing::DevMem { address } => check_alignment(address, self.align),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an instance can lie in it: the kernel maps whole pages only, so start and size of
+    /// the ring are multiples of 4096. An area need not be; it is reserved all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPageAligned`] if not.
+    pub(crate) fn check_page_aligned(&self) -> Result<(), Error> {
+        let start = match self.backing {
+            Backing::DevMem { address } => address,
+            _ => 0,
+        };
+        for (what, value) in [("start", start), ("size", self.ring_bytes)] {
+            if value % PAGE_BYTES != 0 {
+                return Err(Error::NotPageAligned {
+                    name: self.name.clone(),
+                    what,
+                    value,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Ring and extension, in bytes.
     ///
     /// # Errors
@@ -178,7 +215,7 @@ impl Area {
         state: &StateDir,
         lock: &StateLock,
     ) -> Result<Self, Error> {
-        name::check(&request.name)?;
+        request.check()?;
         let total_bytes = request.total_bytes()?;
         match &request.backing {
             Backing::DevMem { address } => reserve_physical(request, *address, total_bytes),
@@ -225,15 +262,6 @@ impl Area {
         }
     }
 
-    /// The physical address of the first byte, where it is known.
-    #[must_use]
-    pub fn address(&self) -> Option<u64> {
-        match &self.place {
-            Place::Physical { address, .. } => Some(*address),
-            _ => None,
-        }
-    }
-
     /// All bytes, as they are now. That is ring and extension as asked for, and more where the
     /// memory comes in larger pieces: the extension then reaches to the last byte. An area file
     /// of an earlier run can have another size: see [`has_wanted_size`](Self::has_wanted_size).
@@ -260,26 +288,6 @@ impl Area {
     #[must_use]
     pub fn has_wanted_size(&self) -> bool {
         self.len_bytes == self.wanted_bytes
-    }
-
-    /// Whether an instance can lie in it: the kernel maps whole pages only, so start and size of
-    /// the ring are multiples of 4096. An area need not be; it is reserved all the same.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotPageAligned`] if not.
-    pub fn check_page_aligned(&self) -> Result<(), Error> {
-        let start = ("start", self.address().unwrap_or(0));
-        for (what, value) in [start, ("size", self.request.ring_bytes)] {
-            if value % PAGE_BYTES != 0 {
-                return Err(Error::NotPageAligned {
-                    name: self.name().to_owned(),
-                    what,
-                    value,
-                });
-            }
-        }
-        Ok(())
     }
 
     /// The open file or device, which has the area's lock; `None` for physical memory.
@@ -491,7 +499,6 @@ fn open_existing(path: &Path) -> Result<File, Error> {
 }
 
 fn reserve_physical(request: &AreaRequest, address: u64, len_bytes: u64) -> Result<Area, Error> {
-    check_alignment(address, request.align)?;
     IoMemory::check_now(address, len_bytes)?;
     let memory_lock = MemoryLock::try_acquire(address, len_bytes)?;
     let file = iomem::open_dev_mem(address, Access::ReadWrite)?;
@@ -985,7 +992,7 @@ mod tests {
         let request = AreaRequest::new("trace", Backing::File, RING + 100);
         let area = Area::reserve(&request, &state, &lock).unwrap();
         assert_eq!(area.len_bytes(), RING + 100);
-        let error = area.check_page_aligned().unwrap_err();
+        let error = request.check_page_aligned().unwrap_err();
         assert!(
             matches!(error, Error::NotPageAligned { what: "size", .. }),
             "{error}"

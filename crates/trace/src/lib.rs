@@ -39,6 +39,7 @@ mod devdax;
 mod durable;
 mod error;
 pub mod failpoint;
+mod fit;
 pub mod generation;
 pub mod harvest;
 pub mod host;
@@ -66,6 +67,7 @@ pub use backing::Backing;
 pub use beside::Beside;
 pub use chores::Chores;
 pub use error::{Error, Holder};
+pub use fit::skip_unfit;
 pub use generation::{
     CopySource, Generation, GenerationState, Meta, Tidied, keep_by_copy, rotate_file_area, tidy,
 };

@@ -25,6 +25,9 @@ use crate::{
 /// On a fixed range the catalog gets at most this part of it.
 const LOG_SHARE: u64 = 8;
 
+/// No ring is larger, for each CPU: that of 8192 CPUs is more than memory can be.
+const RING_MAX: u64 = 1 << 50;
+
 /// Backing, in `instances.json` and of generations, of an instance that the kernel has made itself.
 pub const KERNEL_BACKING: &str = "kernel";
 
@@ -94,6 +97,9 @@ pub struct Start<'a> {
     pub program: (&'a str, &'a str),
     /// Names of instances that the kernel has made itself: they have no area of ours.
     pub of_kernel: &'a [String],
+    /// Whether an instance that cannot be made is skipped, as the kernel does it, and the others are
+    /// made. Else nothing is, and the start ends before anything is kept.
+    pub skips_instances: bool,
 }
 
 /// What a start tells while it goes on.
@@ -110,6 +116,8 @@ pub enum Step<'a> {
     NotUnderstood(&'a Generation, &'a LayoutError),
     /// The previous run of an instance had recorded nothing that could be kept.
     NothingToKeep(&'a str),
+    /// An instance cannot be made. What its area holds is left as it is.
+    Skipped(&'a str, &'a Error),
 }
 
 /// An instance that is ready to record.
@@ -134,9 +142,14 @@ pub struct Started {
     pub run: RunRecord,
     /// The instances that record, in the order of their creation.
     pub live: Vec<Live>,
+    /// Names of instances that could not be made.
+    pub skipped: Vec<String>,
     /// What the start before had configured; nothing if that is not known.
     pub before: Instances,
 }
+
+/// Instances that cannot be made, each with the reason.
+type Skipped = Vec<(String, Error)>;
 
 impl Start<'_> {
     /// Does steps 2 to 4 of the start.
@@ -144,7 +157,8 @@ impl Start<'_> {
     /// # Errors
     ///
     /// [`Error::Locked`] if a recorder runs on this state; [`Error::NoSpace`] if the areas do not
-    /// fit even after retention. Nothing was destroyed then.
+    /// fit even after retention; what keeps an instance from being made, if no other one is. Nothing
+    /// was destroyed then.
     pub fn run(&self, mut tell: impl FnMut(Step<'_>)) -> Result<Started, Error> {
         let lock = self.state.try_lock_exclusive()?;
         failpoint::reached("start-locked");
@@ -154,27 +168,37 @@ impl Start<'_> {
         }
         failpoint::reached("start-tidied");
         let sequence = self.state.next_sequence(&lock)?;
+        let mut skipped = Skipped::default();
         let mut prepared = Vec::new();
         for instance in self.cmdline.creation_order() {
             if self.of_kernel.contains(&instance.name) {
                 continue;
             }
-            if let Some((area, layout)) = self.reserve(instance, &lock)? {
+            let reserved = self.reserve(instance, &lock);
+            if let Some((area, layout)) = self.unless_skipped(instance, reserved, &mut skipped)? {
                 tell(Step::Reserved(&area));
                 prepared.push((instance, area, layout));
             }
         }
+        self.check_any(&prepared, &mut skipped)?;
         failpoint::reached("start-reserved");
         let mut live = Vec::new();
         for (instance, mut area, layout) in prepared {
-            let (kept, mapping) = self.keep(instance, &mut area, sequence, &lock, &mut tell)?;
-            live.push(Live {
-                instance: instance.clone(),
-                area,
-                kept,
-                layout,
-                mapping,
-            });
+            let kept = self.keep(instance, &mut area, sequence, &lock, &mut tell);
+            let kept = kept.map(Some);
+            if let Some((kept, mapping)) = self.unless_skipped(instance, kept, &mut skipped)? {
+                live.push(Live {
+                    instance: instance.clone(),
+                    area,
+                    kept,
+                    layout,
+                    mapping,
+                });
+            }
+        }
+        self.check_any(&live, &mut skipped)?;
+        for (name, error) in &skipped {
+            tell(Step::Skipped(name, error));
         }
         failpoint::reached("start-kept");
         let before = self.state.read_instances().unwrap_or_default();
@@ -186,7 +210,33 @@ impl Start<'_> {
             lock,
             run: self.run_record(sequence),
             live,
+            skipped: skipped.into_iter().map(|(name, _)| name).collect(),
         })
+    }
+
+    /// What was made for an instance. One for which that failed is skipped, unless it is for want of
+    /// space: that is found at its best before anything is kept, and is to be mended.
+    fn unless_skipped<T>(
+        &self,
+        instance: &Instance,
+        made: Result<Option<T>, Error>,
+        skipped: &mut Skipped,
+    ) -> Result<Option<T>, Error> {
+        match made {
+            Err(error) if self.skips_instances && !matches!(error, Error::NoSpace { .. }) => {
+                skipped.push((instance.name.clone(), error));
+                Ok(None)
+            }
+            made => made,
+        }
+    }
+
+    /// Whether there is something to go on with where an instance was skipped.
+    fn check_any<T>(&self, left: &[T], skipped: &mut Skipped) -> Result<(), Error> {
+        match left.is_empty() && self.of_kernel.is_empty() && !skipped.is_empty() {
+            true => Err(skipped.swap_remove(0).1),
+            false => Ok(()),
+        }
     }
 
     /// Reserves an instance's area. `None` for a backup, and for an instance that only keeps what
@@ -206,10 +256,10 @@ impl Start<'_> {
         let Some((request, layout)) = request else {
             return Ok(None);
         };
+        request.check_page_aligned()?;
         let area = retention::with_room(self.state, lock, || {
             Area::reserve(&request, self.state, lock)
         })?;
-        area.check_page_aligned()?;
         // Memory that comes in larger pieces has more than was asked for.
         let layout = match area.has_wanted_size() {
             true => {
@@ -400,7 +450,7 @@ fn records(cmdline: &CommandLine, instance: &Instance) -> bool {
 
 /// The area of an instance, and how it is laid out. `None` for a backup, and for an instance that
 /// only keeps what it has.
-fn request(
+pub(crate) fn request(
     cmdline: &CommandLine,
     backings: &[(String, Backing)],
     nr_cpus: u32,
@@ -440,9 +490,7 @@ fn request(
         source,
     };
     if is_fixed(&backing) {
-        let log = source.log_bytes().min((size / LOG_SHARE) as usize);
-        let names = source.task_names().min(log / 64);
-        let layout = Layout::carve(size, nr_cpus, log, names).map_err(of_layout)?;
+        let layout = carve(size, nr_cpus, source).map_err(of_layout)?;
         return Ok(Some((
             AreaRequest::new(&label, backing, size).with_align(align),
             layout,
@@ -454,6 +502,28 @@ fn request(
         .with_extension(layout.area_size() - size)
         .with_align(align);
     Ok(Some((request, layout)))
+}
+
+/// Splits a fixed range into a ring and its extension. The error of one that is too small has the
+/// bytes that both need.
+fn carve(size: u64, nr_cpus: u32, source: EventSource) -> Result<Layout, LayoutError> {
+    let carve = |size: u64| {
+        let log = source.log_bytes().min((size / LOG_SHARE) as usize);
+        let names = source.task_names().min(log / 64);
+        Layout::carve(size, nr_cpus, log, names)
+    };
+    carve(size).map_err(|error| match error {
+        LayoutError::TooSmall { needed, .. } => {
+            let mut sizes = (needed..).step_by(SUBBUF_SIZE);
+            let needed = sizes.find(|&size| carve(size).is_ok()).unwrap_or(needed);
+            LayoutError::TooSmall {
+                size,
+                nr_cpus,
+                needed,
+            }
+        }
+        other => other,
+    })
 }
 
 /// Makes a region that has been kept unreadable, except for its run record: a kill in the midst of
@@ -509,7 +579,7 @@ fn is_fixed(backing: &Backing) -> bool {
 
 /// Bytes of a region that holds `per_cpu` bytes of events for each CPU.
 fn ring_size_for(per_cpu: u64, nr_cpus: u32) -> u64 {
-    let pages = (per_cpu.div_ceil(SUBBUF_DATA as u64) + 1).max(3);
+    let pages = (per_cpu.min(RING_MAX).div_ceil(SUBBUF_DATA as u64) + 1).max(3);
     Geometry::size_for(nr_cpus, pages)
 }
 

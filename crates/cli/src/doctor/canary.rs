@@ -195,6 +195,7 @@ fn start(
         source: EventSource::Kernel,
         program: ("outlive doctor", env!("CARGO_PKG_VERSION")),
         of_kernel: &[],
+        skips_instances: false,
     };
     Ok(start.run(tell)?)
 }

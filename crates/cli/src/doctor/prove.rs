@@ -97,6 +97,7 @@ impl Prove<'_> {
             source: EventSource::Kernel,
             program: ("outlive doctor", env!("CARGO_PKG_VERSION")),
             of_kernel: &[],
+            skips_instances: false,
         }
         .run(|step| crate::boot::tell(&step))?;
         state.write_instances(&started.lock, &started.before)?;

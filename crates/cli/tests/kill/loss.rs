@@ -171,18 +171,48 @@ fn mistakes_around_the_line_are_named_and_nothing_is_touched() {
     }
 }
 
+/// It ended the whole start, behind a state folder that had been made.
 #[test]
-fn area_too_small_for_the_machine_is_refused_with_the_bytes_needed() {
+fn area_too_small_for_the_machine_costs_its_instance_alone() {
     let Some(rig) = Rig::new("too_small") else {
+        return;
+    };
+    let line = "reserve_mem=8K:4096:x reserve_mem=4M:4096:y trace_instance=a@x,sched \
+                trace_instance=b@y,sched trace_instance=backup=a";
+    let args = ["--area", "x=file", line];
+    let strict = rig.run(&[&["boot", "--strict"], &args[..]].concat());
+    let said = String::from_utf8(strict.stderr).unwrap();
+    assert_eq!(strict.status.code(), Some(2), "{said}");
+    for words in [
+        "the area `x` has 8192 bytes, too few for ",
+        "expected an area of at least ",
+        "this instance is skipped",
+        "its source `a` is skipped",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!rig.state_path().exists());
+    let recorder = rig.record(&args);
+    Load::for_ms(50);
+    assert!(rig.print(&["show", "b"]).contains("sched_switch"));
+    let hosts = rig.hosts();
+    assert!(hosts.iter().all(|host| host.name() == "b"), "{hosts:?}");
+    assert!(recorder.said().contains("this instance is skipped"));
+    recorder.stop();
+}
+
+#[test]
+fn line_of_which_no_instance_can_be_made_is_an_error_and_nothing_is_touched() {
+    let Some(rig) = Rig::new("none_fits") else {
         return;
     };
     let line = "reserve_mem=8K:4096:trace trace_instance=boot_mapped@trace,sched";
     let output = rig.run(&["boot", line]);
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
-        said.contains("8192 bytes are too few") && said.contains("needed"),
+        said.contains("too few") && said.contains("nothing to record"),
         "{said}"
     );
-    assert!(rig.hosts().is_empty());
+    assert!(!rig.state_path().exists());
 }

@@ -164,6 +164,46 @@ fn strict_refuses_a_mistake_before_anything_is_touched() {
     assert!(rig.hosts().is_empty());
 }
 
+/// What an instance left waits, in its area and in the host's ring, until a start can make it again.
+#[test]
+fn instance_whose_area_cannot_be_reserved_is_skipped_and_loses_nothing() {
+    let Some(rig) = Rig::new("skipped") else {
+        return;
+    };
+    let line = "reserve_mem=1M:4096:x reserve_mem=1M:4096:y trace_instance=a@x,sched \
+                trace_instance=b@y,sched";
+    let first = rig.record(&[line]);
+    Load::for_ms(100);
+    first.kill();
+    let (a, b) = (rig.leftover("a"), rig.leftover("b"));
+    let (of_a, of_b) = (rig.freeze(&a), rig.freeze(&b));
+    // Whoever made it may change the area.
+    let link = rig.folder.path().join("link");
+    fs::hard_link(rig.state_path().join("areas/x"), &link).unwrap();
+    let strict = rig.run(&["boot", "--strict", line]);
+    assert_eq!(strict.status.code(), Some(1), "{strict:?}");
+    assert!(rig.generations("b").is_empty());
+    let mut second = rig.boot(&[line]);
+    second.wait_for("a: skipped, the others go on: ");
+    second.wait_for("b: recording ");
+    wait_until(
+        || (!rig.hosts().contains(&b)).then_some(()),
+        || second.said(),
+    );
+    let kept = rig.newest("b");
+    of_b.assert_kept(&rig, &kept.to_string(), &kept);
+    second.signal(Signal::TERM);
+    assert_eq!(second.wait().code(), Some(1), "{}", second.said());
+    assert!(rig.generations("a").is_empty());
+    assert_eq!(rig.hosts(), [a]);
+    fs::remove_file(link).unwrap();
+    let mut third = rig.record(&[line]);
+    third.wait_for_collected(&rig);
+    let kept = rig.newest("a");
+    of_a.assert_kept(&rig, &kept.to_string(), &kept);
+    third.stop();
+}
+
 /// A kernel or an outlive to come may have left it.
 #[test]
 fn region_of_an_unknown_layout_is_kept_named_and_not_shown() {

@@ -105,7 +105,7 @@ impl Diagnostic {
     }
 
     /// Shows a second place.
-    pub(super) fn related(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
+    pub(crate) fn related(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
         self.related = Some(Related {
             span,
             label: label.into(),
@@ -114,7 +114,7 @@ impl Diagnostic {
     }
 
     /// Says what to do.
-    pub(super) fn help(mut self, text: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, text: impl Into<String>) -> Self {
         self.help = Some(text.into());
         self
     }
@@ -139,7 +139,7 @@ impl Diagnostic {
     }
 
     /// Says what happens now.
-    pub(super) fn consequence(mut self, text: impl Into<String>) -> Self {
+    pub(crate) fn consequence(mut self, text: impl Into<String>) -> Self {
         self.consequence = Some(text.into());
         self
     }

@@ -10,7 +10,7 @@ use super::nearest::nearest_within;
 use super::piece::Piece;
 use super::reserve_mem::{self, ReserveMem};
 use super::setting::{OptionBuffer, TraceClock, TraceOption, read_buf_size, read_clock};
-use super::settle::{Memory, settle};
+use super::settle::{Memory, SKIPPED, drop_lone_backups, settle};
 use super::token::{Form, Parameter, parameters};
 
 /// The parameters that are ours.
@@ -74,6 +74,8 @@ pub struct CommandLine {
     /// The instances to make. A backup may stand before its source, see
     /// [`creation_order`](Self::creation_order).
     pub instances: Vec<Instance>,
+    /// Names of instances that the line asks for and that cannot be made.
+    pub skipped: Vec<String>,
     /// The clock of all instances; `local` if there is none.
     pub trace_clock: Option<TraceClock>,
     /// Size of the ordinary instances' buffers, bytes per CPU and at least 4096;
@@ -160,10 +162,27 @@ impl CommandLine {
             ranges: &line.memmap,
             refused: &reader.refused,
         };
-        line.instances = settle(&entries, memory, &mut line.diagnostics);
-        line.diagnostics
-            .sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
+        (line.instances, line.skipped) = settle(&entries, memory, &mut line.diagnostics);
+        line.sort_diagnostics();
         line
+    }
+
+    /// Takes instances out that turned out to be impossible, with what is to be said about each, and
+    /// the backups of them.
+    pub(crate) fn skip(&mut self, unfit: Vec<(String, Diagnostic)>) {
+        for (name, diagnostic) in unfit {
+            self.instances.retain(|instance| instance.name != name);
+            self.diagnostics.push(diagnostic.consequence(SKIPPED));
+            self.skipped.push(name);
+        }
+        let skipped = self.skipped.iter().map(String::as_str).collect();
+        drop_lone_backups(&mut self.instances, &skipped, &mut self.diagnostics);
+        self.sort_diagnostics();
+    }
+
+    fn sort_diagnostics(&mut self) {
+        self.diagnostics
+            .sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
     }
 }
 

@@ -24,7 +24,7 @@ use super::reserve_mem::ReserveMem;
 const MAP_ALIGN: u64 = 4096;
 
 /// What happens to an entry with an error.
-const SKIPPED: &str = "this instance is skipped";
+pub(super) const SKIPPED: &str = "this instance is skipped";
 
 /// The memory that the line reserves.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +35,12 @@ pub(super) struct Memory<'m> {
     pub(super) refused: &'m [Piece<'m>],
 }
 
-/// The instances that can be made, in the order of the line.
+/// The instances that can be made, in the order of the line, and the names of those that cannot.
 pub(super) fn settle(
     entries: &[Entry<'_>],
     memory: Memory<'_>,
     out: &mut Vec<Diagnostic>,
-) -> Vec<Instance> {
+) -> (Vec<Instance>, Vec<String>) {
     let mut made: Vec<Instance> = Vec::new();
     let mut skipped: HashSet<&str> = HashSet::new();
     for entry in entries {
@@ -67,7 +67,11 @@ pub(super) fn settle(
             .filter_map(|instance| unkept_range(instance, memory.ranges)),
     );
     note_unused_areas(&made, memory.areas, out);
-    made
+    // The name of one that was skipped can be used again.
+    let is_made = |name: &&str| made.iter().any(|instance| instance.name == *name);
+    skipped.retain(|name| !is_made(name));
+    let skipped = skipped.into_iter().map(String::from).collect();
+    (made, skipped)
 }
 
 /// Flags and events of an entry; a backup has neither.
@@ -350,7 +354,11 @@ fn overlaps(a: &AreaRef, b: &AreaRef) -> bool {
 }
 
 /// Takes out the backups whose source is not there, wherever in the line it stands.
-fn drop_lone_backups(made: &mut Vec<Instance>, skipped: &HashSet<&str>, out: &mut Vec<Diagnostic>) {
+pub(super) fn drop_lone_backups(
+    made: &mut Vec<Instance>,
+    skipped: &HashSet<&str>,
+    out: &mut Vec<Diagnostic>,
+) {
     let sources = mapped_names(made);
     let lone = made.iter().filter_map(|instance| match &instance.kind {
         InstanceKind::Backup { source } if !sources.contains(source) => {
