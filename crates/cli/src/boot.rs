@@ -11,7 +11,7 @@ use outlive_kernel::{
 };
 use outlive_ring::extension::{ClockPair, Heartbeat, store_clock_pair};
 use outlive_ring::{RawMemory, Region, RunRecord};
-use outlive_trace::cmdline::{self, CommandLine, InstanceKind, OptionScope};
+use outlive_trace::cmdline::{self, CommandLine, InstanceKind};
 use outlive_trace::retention::Policy;
 use outlive_trace::start::{area_label, close_run};
 use outlive_trace::{
@@ -391,7 +391,6 @@ impl Recording<'_> {
                 .cmdline
                 .trace_options
                 .iter()
-                .filter(|option| option.scope == OptionScope::Recording)
                 .map(|option| (option.name.to_owned(), option.is_on))
                 .collect(),
             ring_kib_per_cpu: self

@@ -144,7 +144,7 @@ note: empty flag for `boot_mapped`
  --> command line:1:54
   |
 1 | reserve_mem=100M:12M:trace trace_instance=boot_mapped^@trace,sched trace_instance=backup=boot...
-  |                                                      ^ expected `traceoff` or `printk`
+  |                                                      ^ expected `traceoff`
   |
   = note: this flag is ignored
   = Linux says: Tracing: Invalid instance flag '' for boot_mapped

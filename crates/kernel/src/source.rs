@@ -1,5 +1,7 @@
 //! All CPUs of one host instance as one source.
 
+use outlive_trace::cmdline::TraceClock;
+
 use crate::cpus::{CpuId, online_cpus};
 use crate::error::Error;
 use crate::follower::{CpuFollower, EventCount, Progress, Unmapped};
@@ -16,9 +18,6 @@ pub enum Access {
     /// Read, which consumes.
     Read,
 }
-
-/// Clocks that stand still while whole sub-buffers are filled (`uptime` counts jiffies).
-const COARSE_CLOCKS: [&str; 1] = ["uptime"];
 
 /// The CPUs of one host instance.
 #[derive(Debug)]
@@ -46,7 +45,7 @@ impl InstanceSource {
     /// The instance's clock is too coarse, or a ring of a CPU that is up cannot be opened.
     pub fn open(instance: Instance, access: Access) -> Result<Self, Error> {
         let clock = instance.trace_clock()?;
-        if COARSE_CLOCKS.contains(&clock.as_str()) {
+        if TraceClock::from_name(&clock).is_some_and(TraceClock::is_coarse) {
             return Err(Error::ClockTooCoarse { clock });
         }
         let cpus = instance.cpus()?.into_iter();

@@ -107,11 +107,8 @@ fn show(text: &str, line: &CommandLine) -> String {
     if let Some(size) = line.trace_buf_size {
         let _ = writeln!(out, "buffer size {size}");
     }
-    for TraceOption {
-        name, is_on, scope, ..
-    } in &line.trace_options
-    {
-        let _ = writeln!(out, "option {name} {is_on} {scope:?}");
+    for TraceOption { name, is_on, .. } in &line.trace_options {
+        let _ = writeln!(out, "option {name} {is_on}");
     }
     if !line.ignored.is_empty() {
         let names: Vec<_> = line.ignored.iter().map(|p| p.name.as_str()).collect();
@@ -146,9 +143,6 @@ fn show_instance(out: &mut String, instance: &Instance) {
     let _ = write!(out, "instance {:?} {kind}", instance.name);
     if instance.flags.is_traceoff {
         out.push_str(" traceoff");
-    }
-    if instance.flags.is_printk_dest {
-        out.push_str(" printk");
     }
     for event in &instance.events {
         let _ = write!(out, " +{event}");
@@ -358,7 +352,7 @@ struct Plan {
     /// Size and alignment, both in pages.
     areas: Vec<(u64, u64)>,
     /// Flags and events of the instance in each area.
-    instances: Vec<(bool, bool, Vec<&'static str>)>,
+    instances: Vec<(bool, Vec<&'static str>)>,
     /// Whether the area stands before the flags.
     is_area_first: bool,
     /// Whether the backups stand before their sources.
@@ -381,7 +375,7 @@ fn plan() -> impl Strategy<Value = Plan> {
     let kinds = prop::sample::select(vec![MemmapKind::Reserved, MemmapKind::Protected]);
     (
         prop::collection::vec((1u64..1 << 20, 0u64..100), 1..8),
-        prop::collection::vec((any::<bool>(), any::<bool>(), events), 8),
+        prop::collection::vec((any::<bool>(), events), 8),
         any::<bool>(),
         any::<bool>(),
         prop::collection::vec((1u64..1 << 20, kinds), 0..3),
@@ -423,14 +417,13 @@ impl Plan {
     }
 
     fn instance_text(&self, i: usize) -> String {
-        let (is_traceoff, is_printk, events) = &self.instances[i];
+        let (is_traceoff, events) = &self.instances[i];
         let traceoff = if *is_traceoff { "^traceoff" } else { "" };
-        let printk = if *is_printk { "^printk" } else { "" };
         let events: String = events.iter().map(|event| format!(",{event}")).collect();
         if self.is_area_first {
-            format!("trace_instance=i{i}@l{i}{traceoff}{printk}{events}")
+            format!("trace_instance=i{i}@l{i}{traceoff}{events}")
         } else {
-            format!("trace_instance=i{i}{printk}{traceoff}@l{i}{events}")
+            format!("trace_instance=i{i}{traceoff}@l{i}{events}")
         }
     }
 
@@ -457,14 +450,11 @@ impl Plan {
             .collect();
         assert_eq!(kept, meant);
         let find = |name: String| line.instances.iter().find(|instance| instance.name == name);
-        for (i, (is_traceoff, is_printk, events)) in
-            self.instances.iter().enumerate().take(self.areas.len())
-        {
+        for (i, (is_traceoff, events)) in self.instances.iter().enumerate().take(self.areas.len()) {
             let instance = find(format!("i{i}")).expect("the instance");
             let area = AreaRef::Label(format!("l{i}"));
             assert_eq!(instance.kind, InstanceKind::Persistent { area });
             assert_eq!(instance.flags.is_traceoff, *is_traceoff);
-            assert_eq!(instance.flags.is_printk_dest, *is_printk);
             let read: Vec<_> = instance.events.iter().map(|event| event.as_str()).collect();
             assert_eq!(read, *events);
             let backup = find(format!("b{i}")).expect("the backup");

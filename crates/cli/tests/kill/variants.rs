@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use outlive_ring::Missed;
 use outlive_trace::Verdict;
+use outlive_trace::cmdline::{TraceClock, TraceOption};
 use outlive_trace::view::View;
 use rustix::process::Signal;
 
-use crate::harness::{Frozen, Load, Recorder, Rig, SCHED, open};
+use crate::harness::{Frozen, Load, Recorder, Rig, SCHED, open, wait_until};
 
 const WITHOUT_BACKUP: &str = "reserve_mem=12M:4096:trace trace_instance=boot_mapped@trace,sched";
 
@@ -346,4 +347,102 @@ fn worst_age_before_write_back_is_told() {
     assert!(age("backup") >= 20_000_000, "{}", age("backup"));
     let told = rig.print(&["info", "backup"]);
     assert!(told.contains("an event was at most"), "{told}");
+}
+
+const SMALL: &str = "reserve_mem=1M:4096:trace trace_instance=boot_mapped@trace,sched";
+
+/// Starts with a line that `--strict` accepts, looks into the host instance, and waits for events.
+fn record_with(rig: &Rig, setting: &str, look: impl FnOnce(PathBuf)) {
+    let line = format!("{SMALL} {setting}");
+    let recorder = rig.record(&["--strict", &line]);
+    look(rig.host_folder(&rig.leftover("boot_mapped")));
+    wait_until(
+        || {
+            rig.print(&["show", "boot_mapped"])
+                .contains("sched_switch")
+                .then_some(())
+        },
+        || format!("{setting}: {}", recorder.said()),
+    );
+    recorder.stop();
+}
+
+/// `uptime` was accepted, and ended the start when the run before had been kept.
+#[test]
+fn every_clock_that_a_line_may_have_is_recorded_with() {
+    let Some(rig) = Rig::new("clocks") else {
+        return;
+    };
+    let of_machine = fs::read_to_string(rig.tracefs.root().join("trace_clock")).unwrap();
+    let of_machine: Vec<_> = of_machine
+        .split_ascii_whitespace()
+        .map(|name| name.trim_matches(['[', ']']))
+        .collect();
+    for clock in TraceClock::ALL.map(TraceClock::name) {
+        let line = format!("{SMALL} trace_clock={clock}");
+        if !of_machine.contains(&clock) {
+            continue;
+        }
+        if clock == "uptime" {
+            assert_eq!(rig.run(&["boot", "--strict", &line]).status.code(), Some(2));
+            continue;
+        }
+        record_with(&rig, &format!("trace_clock={clock}"), |host| {
+            let set = fs::read_to_string(host.join("trace_clock")).unwrap();
+            assert!(set.contains(&format!("[{clock}]")), "{set}");
+        });
+    }
+}
+
+/// `record-tgid` and `record-cmd` were accepted, and ended the start as well.
+#[test]
+fn every_option_that_a_line_may_have_is_set_in_the_host_instance() {
+    let Some(rig) = Rig::new("options") else {
+        return;
+    };
+    let on = TraceOption::NAMES.map(String::from);
+    let off = TraceOption::NAMES.map(|name| match name {
+        "overwrite" => name.to_owned(),
+        _ => format!("no{name}"),
+    });
+    for words in [on, off] {
+        record_with(
+            &rig,
+            &format!("trace_options={}", words.join(",")),
+            |host| {
+                for word in &words {
+                    let (name, value) = match word.strip_prefix("no") {
+                        Some(name) => (name, "0"),
+                        None => (word.as_str(), "1"),
+                    };
+                    let set = fs::read_to_string(host.join("options").join(name)).unwrap();
+                    assert_eq!(set.trim(), value, "{word}");
+                }
+            },
+        );
+    }
+}
+
+/// What has no effect is said, and the start goes on without it.
+#[test]
+fn words_of_the_kernel_that_have_no_effect_keep_no_start_from_recording() {
+    let Some(rig) = Rig::new("no_effect") else {
+        return;
+    };
+    let line = "reserve_mem=1M:4096:trace trace_instance=boot_mapped^printk@trace,sched \
+                trace_clock=uptime trace_options=record-tgid,record-cmd,raw,sym-offset";
+    let strict = rig.run(&["boot", "--strict", line]);
+    assert_eq!(strict.status.code(), Some(2), "{strict:?}");
+    assert!(!rig.state_path().exists());
+    let recorder = rig.record(&[line]);
+    let host = rig.host_folder(&rig.leftover("boot_mapped"));
+    let clock = fs::read_to_string(host.join("trace_clock")).unwrap();
+    assert!(clock.contains("[local]"), "{clock}");
+    assert_eq!(
+        recorder.said().matches("warning: ").count(),
+        6,
+        "{}",
+        recorder.said()
+    );
+    recorder.stop();
 }

@@ -20,9 +20,6 @@ use super::piece::Piece;
 /// them (`kernel/trace/trace.c`, Linux 7.3).
 const TRACE_INSTANCE_BUFFER_SIZE: usize = 2048;
 
-/// The words that a flag can be.
-const FLAGS: [&str; 4] = ["traceoff", "printk", "traceprintk", "trace_printk"];
-
 /// Which memory a persistent instance lies in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -76,8 +73,6 @@ impl InstanceKind {
 pub struct InstanceFlags {
     /// `^traceoff`: the instance starts with recording off.
     pub is_traceoff: bool,
-    /// `^printk`, `^traceprintk`, `^trace_printk`: `trace_printk()` writes into this instance.
-    pub is_printk_dest: bool,
 }
 
 /// One `trace_instance=`.
@@ -181,23 +176,29 @@ pub(super) fn read_flags(flags: Piece<'_>, name: &str, out: &mut Vec<Diagnostic>
     for flag in flags.split('^') {
         match flag.text {
             "traceoff" => read.is_traceoff = true,
-            "printk" | "traceprintk" | "trace_printk" => read.is_printk_dest = true,
+            "printk" | "traceprintk" | "trace_printk" => out.push(printk_flag(flag)),
             _ => out.push(unknown_flag(flag, name)),
         }
     }
     read
 }
 
-/// A flag that is none of the four. An empty one, as in the kernel's own example, is only noted.
+/// A flag that has no effect here: another instance would lose what it has.
+fn printk_flag(flag: Piece<'_>) -> Diagnostic {
+    let message = "`trace_printk()` writes into one instance of the machine, and outlive takes it from no other";
+    Diagnostic::warning(flag.span(), message).consequence("this flag has no effect")
+}
+
+/// A flag that the kernel does not have. An empty one, as in the kernel's own example, is only noted.
 fn unknown_flag(flag: Piece<'_>, name: &str) -> Diagnostic {
     let diagnostic = if flag.text.is_empty() {
         Diagnostic::note(flag.visible_span(), format!("empty flag for `{name}`"))
     } else {
         Diagnostic::warning(flag.span(), format!("`{}` is not a flag", flag.text))
-            .nearest(nearest(flag.text, FLAGS))
+            .nearest(nearest(flag.text, ["traceoff"]))
     };
     diagnostic
-        .expected("expected `traceoff` or `printk`")
+        .expected("expected `traceoff`")
         .consequence("this flag is ignored")
         .kernel(format!(
             "Tracing: Invalid instance flag '{}' for {name}",

@@ -63,4 +63,4 @@ pub use memmap::{Memmap, MemmapKind};
 pub use memparse::{Memparse, memparse};
 pub use nearest::nearest;
 pub use reserve_mem::ReserveMem;
-pub use setting::{OptionScope, TRACE_BUF_SIZE_DEFAULT, TraceClock, TraceOption};
+pub use setting::{TRACE_BUF_SIZE_DEFAULT, TraceClock, TraceOption};

@@ -78,6 +78,13 @@ impl TraceClock {
         }
     }
 
+    /// Whether the clock stands still while whole sub-buffers are filled (`uptime` counts jiffies), so
+    /// that it tells no order of events and no lap of the ring.
+    #[must_use]
+    pub fn is_coarse(self) -> bool {
+        self == Self::Uptime
+    }
+
     /// The clock's number, as a region's scratch stores it.
     #[must_use]
     pub fn id(self) -> u32 {
@@ -91,15 +98,6 @@ impl TraceClock {
     }
 }
 
-/// What an option changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OptionScope {
-    /// What is recorded: for the instance's own `trace_options`.
-    Recording,
-    /// How recorded events are shown: for readers.
-    Display,
-}
-
 /// One word of `trace_options=`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -108,24 +106,35 @@ pub struct TraceOption {
     pub name: &'static str,
     /// Whether it is to be on; off if it was written with `no` before it.
     pub is_on: bool,
-    /// What it changes.
-    pub scope: OptionScope,
     /// The word in the text.
     pub span: Range<usize>,
 }
 
-/// Options that change what is recorded, each instance for itself.
-const RECORDING_OPTIONS: [&str; 7] = [
-    "event-fork",
-    "markers",
-    "overwrite",
-    "record-cmd",
-    "record-tgid",
-    "stacktrace",
-    "userstacktrace",
+impl TraceOption {
+    /// The names of the options that there can be: those that change what is recorded, each instance
+    /// for itself.
+    pub const NAMES: [&str; 5] = [
+        "event-fork",
+        "markers",
+        "overwrite",
+        "stacktrace",
+        "userstacktrace",
+    ];
+}
+
+/// Options of the whole machine, which would fill its tables, and why outlive needs none.
+const GLOBAL_OPTIONS: [(&str, &str); 2] = [
+    (
+        "record-cmd",
+        "`record-cmd` fills a table of the whole machine; outlive records the tasks' names without it",
+    ),
+    (
+        "record-tgid",
+        "`record-tgid` fills a table of the whole machine, which outlive leaves alone",
+    ),
 ];
 
-/// Options that change how events are shown.
+/// Options that change how the kernel shows events.
 const DISPLAY_OPTIONS: [&str; 15] = [
     "annotate",
     "bin",
@@ -164,23 +173,34 @@ const UNUSED_OPTIONS: [&str; 16] = [
     "trace_printk_dest",
 ];
 
-/// Reads `trace_clock=`. An unknown clock is the default one, as for the kernel.
+/// Reads `trace_clock=`. An unknown clock is the default one, as for the kernel, and so is one that
+/// is too coarse.
 pub(super) fn read_clock(value: Piece<'_>, out: &mut Vec<Diagnostic>) -> Option<TraceClock> {
-    let clock = TraceClock::from_name(value.text);
-    if clock.is_none() {
-        let names = TraceClock::ALL.map(TraceClock::name);
-        out.push(
-            Diagnostic::warning(value.visible_span(), "this is not a clock")
-                .expected(format!("expected one of {}", names.join(", ")))
-                .nearest(nearest(value.text, names))
-                .consequence("the clock is `local`")
-                .kernel(format!(
-                    "Trace clock {} not defined, going back to default",
-                    value.text
-                )),
-        );
+    let named = TraceClock::from_name(value.text);
+    if let Some(clock) = named.filter(|clock| !clock.is_coarse()) {
+        return Some(clock);
     }
-    clock
+    let usable = TraceClock::ALL
+        .into_iter()
+        .filter(|clock| !clock.is_coarse());
+    let names: Vec<_> = usable.map(TraceClock::name).collect();
+    let message = match named {
+        Some(_) => "this clock stands still while many events come in, and tells no order",
+        None => "this is not a clock",
+    };
+    let diagnostic = Diagnostic::warning(value.visible_span(), message)
+        .expected(format!("expected one of {}", names.join(", ")))
+        .consequence("the clock is `local`");
+    out.push(match named {
+        Some(_) => diagnostic,
+        None => diagnostic
+            .nearest(nearest(value.text, names))
+            .kernel(format!(
+                "Trace clock {} not defined, going back to default",
+                value.text
+            )),
+    });
+    None
 }
 
 /// Reads `trace_buf_size=`, bytes per CPU. Whatever is no number or too small is the least size,
@@ -260,23 +280,21 @@ fn read_option(word: Piece<'_>) -> Result<TraceOption, Diagnostic> {
         _ => (word.text, true),
     };
     let find = |list: &[&'static str]| list.iter().copied().find(|option| *option == name);
-    let option = |name, scope| TraceOption {
-        name,
-        is_on,
-        scope,
-        span: word.span(),
-    };
     if name == "overwrite" && !is_on {
         return Err(
             Diagnostic::warning(word.span(), "a flight recorder always overwrites")
                 .help("`nooverwrite` would keep the oldest events and lose those before the crash"),
         );
     }
-    if let Some(name) = find(&RECORDING_OPTIONS) {
-        return Ok(option(name, OptionScope::Recording));
+    if let Some(name) = find(&TraceOption::NAMES) {
+        let span = word.span();
+        return Ok(TraceOption { name, is_on, span });
     }
-    if let Some(name) = find(&DISPLAY_OPTIONS) {
-        return Ok(option(name, OptionScope::Display));
+    if let Some((_, why)) = GLOBAL_OPTIONS.iter().find(|(option, _)| *option == name) {
+        return Err(Diagnostic::warning(word.span(), *why));
+    }
+    if find(&DISPLAY_OPTIONS).is_some() {
+        return Err(display_option(word, name));
     }
     if find(&UNUSED_OPTIONS).is_some() {
         let message = format!("outlive has no use for the option `{name}`");
@@ -285,10 +303,21 @@ fn read_option(word: Piece<'_>) -> Result<TraceOption, Diagnostic> {
     Err(unknown_option(word))
 }
 
+/// An option of the kernel's text, which is made when a recording is shown.
+fn display_option(word: Piece<'_>, name: &str) -> Diagnostic {
+    let message = format!("`{name}` changes how events are shown, not what is recorded");
+    let help = match name {
+        "fields" | "raw" => "`outlive show --raw-fields` shows the fields",
+        _ => "`outlive show` has options of its own",
+    };
+    Diagnostic::warning(word.span(), message).help(help)
+}
+
 /// Every option that Linux 7.3 has.
 fn all_options() -> impl Iterator<Item = &'static str> {
-    RECORDING_OPTIONS
+    TraceOption::NAMES
         .into_iter()
+        .chain(GLOBAL_OPTIONS.map(|(name, _)| name))
         .chain(DISPLAY_OPTIONS)
         .chain(UNUSED_OPTIONS)
 }
@@ -317,13 +346,13 @@ mod tests {
     fn options_that_do_not_fit_in_the_buffer_are_dropped_whole() {
         let (mut options, mut out) = (Vec::new(), Vec::new());
         let mut buffer = OptionBuffer::default();
-        let long = ["record-tgid"; 8].join(",");
-        for value in [long.as_str(), "markers", "raw", "hex"] {
+        let long = ["stacktrace"; 7].join(",") + ",userstacktrace";
+        for value in [long.as_str(), "overwrite", "markers", "nomarkers"] {
             buffer.read(Piece::new(value, 0), &mut options, &mut out);
         }
-        // 95 bytes, then a comma and 7: 103 do not fit; a comma and 3 do; then nothing.
+        // 91 bytes, then a comma and 9: 101 do not fit; a comma and 7 do; then nothing.
         assert_eq!(options.len(), 9);
-        assert_eq!(options[8].name, "raw");
+        assert_eq!(options[8].name, "markers");
         assert_eq!(out.len(), 2);
     }
 }
