@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use outlive_event::CatalogRecord;
-use outlive_kernel::{CatalogWriter, CpuId, RegionSink, SubbufSink};
+use outlive_kernel::{Appended, CatalogWriter, CpuId, RegionSink, SubbufSink};
 use outlive_ring::extension::Layout;
 use outlive_ring::layout::{SUBBUF_HEADER, SUBBUF_SIZE};
 use outlive_ring::raw_page::RawPage;
@@ -283,7 +283,9 @@ impl Taken {
             }
             if !page.records.is_empty() {
                 sink.begin(cpu, page.time_stamp);
-                self.events += sink.append_counted(cpu, page.records).unwrap_or(0);
+                if let Appended::Counted(events) = sink.append_counted(cpu, page.records) {
+                    self.events += events;
+                }
                 sink.end(cpu);
             }
             if page.is_damaged {

@@ -24,7 +24,7 @@ use std::fs::File;
 use crate::cpus::CpuId;
 use crate::error::Error;
 use crate::mapped::MappedRing;
-use crate::sink::SubbufSink;
+use crate::sink::{Appended, SubbufSink};
 use crate::stats::{CpuStats, StatsFile};
 use crate::subbuf::{DATA_BYTES, Records, SubbufHeader, SubbufId};
 
@@ -352,8 +352,15 @@ impl CpuFollower {
         if !at.is_begun {
             sink.begin(self.cpu, at.time_stamp);
         }
-        let counted = sink.append_counted(self.cpu, bytes);
-        let events = counted.unwrap_or_else(|| Records::count(bytes).events);
+        let events = match sink.append_counted(self.cpu, bytes) {
+            Appended::Counted(events) => events,
+            Appended::Uncounted => Records::count(bytes).events,
+            Appended::Refused => {
+                // The rest of this sub-buffer is refused as well.
+                self.unsettled_until = (!self.is_disturbed).then_some(at.time_stamp + 1);
+                0
+            }
+        };
         progress.bytes += bytes.len() as u64;
         progress.events += events;
         self.count.delivered += events;
@@ -526,7 +533,7 @@ impl CpuFollower {
         if self.stats.read()?.oldest_event_ts.is_before(until) {
             return Ok(());
         }
-        let Some(head) = self.head()? else {
+        let Some(head) = self.head()?.filter(|head| head.time_stamp >= until) else {
             return Ok(());
         };
         let mark = self.marks[head.id.0 as usize];
@@ -744,6 +751,85 @@ mod tests {
         let count = follower.count();
         assert_eq!(count.delivered + count.lost, ring.written());
         assert_eq!(sink.lost(CpuId(0)), count.lost);
+    }
+
+    /// Refuses one piece, and notes that as a loss without a number.
+    struct Refusing {
+        taken: Collected,
+        /// How many pieces come before it.
+        pieces: u64,
+        unknown: u64,
+    }
+
+    impl SubbufSink for Refusing {
+        fn begin(&mut self, cpu: CpuId, time_stamp: u64) {
+            self.taken.begin(cpu, time_stamp);
+        }
+
+        fn append(&mut self, cpu: CpuId, bytes: &[u8]) {
+            self.taken.append(cpu, bytes);
+        }
+
+        fn append_counted(&mut self, cpu: CpuId, bytes: &[u8]) -> Appended {
+            let is_refused = self.pieces == 0;
+            self.pieces = self.pieces.wrapping_sub(1);
+            if is_refused {
+                self.unknown += 1;
+                return Appended::Refused;
+            }
+            self.append(cpu, bytes);
+            Appended::Uncounted
+        }
+
+        fn end(&mut self, cpu: CpuId) {
+            self.taken.end(cpu);
+        }
+
+        fn lost(&mut self, cpu: CpuId, events: Option<u64>) {
+            SubbufSink::lost(&mut self.taken, cpu, events);
+        }
+
+        fn settled(&mut self, cpu: CpuId, events: u64) {
+            self.taken.settled(cpu, events);
+        }
+    }
+
+    /// They were counted as delivered, so that no number of them ever came.
+    #[test]
+    fn events_that_the_sink_refused_are_lost_and_their_number_follows() {
+        let refusing = || Refusing {
+            taken: Collected::default(),
+            pieces: 1,
+            unknown: 0,
+        };
+        // At the end, and as soon as the head has gone past them.
+        for pages in [3, 8] {
+            let mut ring = SimulatedRing::new(6);
+            let (mut follower, mut sink) = (follow(&ring), refusing());
+            for _ in 0..pages {
+                ring.fill(1);
+                follower.poll(&mut sink).unwrap();
+            }
+            assert_eq!(sink.unknown, 1);
+            let settled = if pages > 5 { PER_PAGE } else { 0 };
+            assert_eq!(sink.taken.lost(CpuId(0)), settled);
+            let count = follower.finish(&mut sink).unwrap().unwrap();
+            assert_eq!(count.delivered + count.lost, ring.written());
+            assert_eq!(
+                (count.lost, sink.taken.lost(CpuId(0))),
+                (PER_PAGE, PER_PAGE)
+            );
+        }
+        // A lap right behind them is in the number.
+        let mut ring = SimulatedRing::new(6);
+        let (mut follower, mut sink) = (follow(&ring), refusing());
+        for pages in [1, 1, 20] {
+            ring.fill(pages);
+            follower.poll(&mut sink).unwrap();
+        }
+        let count = follower.finish(&mut sink).unwrap().unwrap();
+        assert_eq!(count.delivered + count.lost, ring.written());
+        assert_eq!(sink.taken.lost(CpuId(0)), count.lost);
     }
 
     #[test]

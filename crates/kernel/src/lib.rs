@@ -100,7 +100,7 @@ pub use names::{TaskName, scan_tasks, task_name};
 pub use reader::CpuReader;
 pub use recorder::{DELAY_BUCKETS, Delays, Pace, Recorder, Tick};
 pub use region_sink::RegionSink;
-pub use sink::SubbufSink;
+pub use sink::{Appended, SubbufSink};
 pub use source::{Access, InstanceSource, SourceProgress};
 pub use stats::{CpuStats, StatsFile, StatsTime};
 pub use subbuf::{DATA_BYTES, HEADER_BYTES};

@@ -13,7 +13,7 @@ use crate::cpus::CpuId;
 use crate::error::Error;
 use crate::follower::{EventCount, Progress};
 use crate::mapped::PAGE_BYTES;
-use crate::sink::SubbufSink;
+use crate::sink::{Appended, SubbufSink};
 use crate::stats::StatsFile;
 use crate::subbuf::{DATA_BYTES, HEADER_BYTES, Records, SubbufHeader};
 
@@ -136,10 +136,12 @@ impl CpuReader {
             self.close(sink, progress);
             sink.begin(self.cpu, header.time_stamp);
         }
-        sink.append(
-            self.cpu,
-            &self.buf[HEADER_BYTES..HEADER_BYTES + header.size],
-        );
+        let piece = &self.buf[HEADER_BYTES..HEADER_BYTES + header.size];
+        let events = match sink.append_counted(self.cpu, piece) {
+            Appended::Counted(events) => events,
+            Appended::Uncounted => records.events,
+            Appended::Refused => 0,
+        };
         let size_before = self.open.map_or(0, |open| open.size);
         let end_time = records
             .duration
@@ -149,8 +151,8 @@ impl CpuReader {
             end_time,
         });
         progress.bytes += header.size as u64;
-        progress.events += records.events;
-        self.count.delivered += records.events;
+        progress.events += events;
+        self.count.delivered += events;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use outlive_ring::{CpuWriter, MemoryMut, Missed, Region};
 
 use crate::catalog_writer::CatalogWriter;
 use crate::cpus::CpuId;
-use crate::sink::SubbufSink;
+use crate::sink::{Appended, SubbufSink};
 
 /// Takes the sub-buffers of a host instance over into a region, as they are.
 #[derive(Debug)]
@@ -87,15 +87,15 @@ impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
         self.append_counted(cpu, bytes);
     }
 
-    fn append_counted(&mut self, cpu: CpuId, bytes: &[u8]) -> Option<u64> {
+    fn append_counted(&mut self, cpu: CpuId, bytes: &[u8]) -> Appended {
         let Some(writer) = self.writers.get_mut(cpu.0 as usize) else {
             self.refused += 1;
-            return None;
+            return Appended::Refused;
         };
         let is_broken = &mut self.is_broken[cpu.0 as usize];
         if *is_broken {
             self.refused += 1;
-            return None;
+            return Appended::Refused;
         }
         let (catalog, mut events) = (&mut self.catalog, 0);
         let appended = writer.append(bytes, |event| {
@@ -109,9 +109,9 @@ impl<M: MemoryMut> SubbufSink for RegionSink<'_, M> {
             *is_broken = true;
             self.refused += 1;
             writer.lost(Missed::Unknown);
-            return None;
+            return Appended::Refused;
         }
-        Some(events)
+        Appended::Counted(events)
     }
 
     fn end(&mut self, _cpu: CpuId) {}
@@ -148,12 +148,20 @@ mod tests {
         let mut sink = RegionSink::new(&region, None);
         let cpu = CpuId(0);
         sink.begin(cpu, 100);
-        assert_eq!(sink.append_counted(cpu, &EVENT), Some(1));
-        assert_eq!(sink.append_counted(cpu, &EVENT[..9]), None, "a torn record");
-        assert_eq!(sink.append_counted(cpu, &EVENT), None, "behind it");
+        assert_eq!(sink.append_counted(cpu, &EVENT), Appended::Counted(1));
+        assert_eq!(
+            sink.append_counted(cpu, &EVENT[..9]),
+            Appended::Refused,
+            "a torn record"
+        );
+        assert_eq!(
+            sink.append_counted(cpu, &EVENT),
+            Appended::Refused,
+            "behind it"
+        );
         sink.end(cpu);
         sink.begin(cpu, 200);
-        assert_eq!(sink.append_counted(cpu, &EVENT), Some(1));
+        assert_eq!(sink.append_counted(cpu, &EVENT), Appended::Counted(1));
         assert_eq!(sink.refused(), 2);
     }
 }

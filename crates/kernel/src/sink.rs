@@ -2,6 +2,18 @@
 
 use crate::cpus::CpuId;
 
+/// What became of a piece of a sub-buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It was taken; it has so many events.
+    Counted(u64),
+    /// It was taken, and its events were not counted.
+    Uncounted,
+    /// It was refused: its events are lost, and the sink has noted that without their number, which
+    /// comes later by [`SubbufSink::settled`].
+    Refused,
+}
+
 /// Takes the sub-buffers of all CPUs, each CPU's in order.
 ///
 /// Per CPU the calls are `lost* begin append+ end`, again and again; `settled` may come at any
@@ -17,11 +29,11 @@ pub trait SubbufSink {
     /// More data bytes of the open sub-buffer, whole records, unchanged.
     fn append(&mut self, cpu: CpuId, bytes: &[u8]);
 
-    /// As [`SubbufSink::append`], for a sink that walks over the records anyway: it returns how many
-    /// events they are, which then need not be counted again.
-    fn append_counted(&mut self, cpu: CpuId, bytes: &[u8]) -> Option<u64> {
+    /// As [`SubbufSink::append`], for a sink that walks over the records anyway, so that the events
+    /// need not be counted again, or that may refuse them.
+    fn append_counted(&mut self, cpu: CpuId, bytes: &[u8]) -> Appended {
         self.append(cpu, bytes);
-        None
+        Appended::Uncounted
     }
 
     /// The open sub-buffer is finished: no more bytes will come for it.
