@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use outlive_kernel::{
     Access, Capture, Collector, EventName, Instance, InstanceSource, Instances, Pace, Recorder,
-    RegionSink, RunId, StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
+    Refresher, RegionSink, RunId, StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
 };
 use outlive_ring::extension::{ClockPair, Heartbeat, store_clock_pair};
 use outlive_ring::{RawMemory, Region, RunRecord};
@@ -272,6 +272,8 @@ impl Recording<'_> {
             self.tracefs,
             StateId(u64::from_str_radix(self.state.id(), 16)?),
         );
+        // Before the catalogs: what is loaded meanwhile is then new to it.
+        let refresher = Refresher::new(self.tracefs);
         let mut skipped = Skipped::default();
         let laid_out = live
             .iter()
@@ -327,7 +329,7 @@ impl Recording<'_> {
         }
         let recording = Hosts::of(prepared);
         let flusher = self.boot.flush.map(Flusher::new);
-        let signs = Signs::begin(&recording, flusher.as_ref(), &mut by_kernel);
+        let signs = Signs::begin(&recording, flusher.as_ref(), &mut by_kernel, refresher);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         failpoint::reached("boot-recording");
         let hosts = recording.hosts.clone();
@@ -522,11 +524,12 @@ fn remove_all(hosts: Vec<Instance>) {
     }
 }
 
-/// The signs of life in each region, heartbeat and clock pairs, and what is noted of the kernel's own
-/// instances.
+/// The signs of life in each region, heartbeat and clock pairs, and what is noted of what is loaded and
+/// of the kernel's own instances.
 struct Signs<'f> {
     flusher: Option<&'f Flusher>,
     by_kernel: &'f mut KernelRecording,
+    refresher: Refresher,
     pairs: u64,
     last_beat_ns: u64,
     last_pair_ns: u64,
@@ -537,11 +540,13 @@ impl<'f> Signs<'f> {
         recording: &Hosts<'_>,
         flusher: Option<&'f Flusher>,
         by_kernel: &'f mut KernelRecording,
+        refresher: Refresher,
     ) -> Self {
         let now = outlive_trace::clock::monotonic_ns();
         let mut signs = Self {
             flusher,
             by_kernel,
+            refresher,
             pairs: 0,
             last_beat_ns: 0,
             last_pair_ns: now,
@@ -607,6 +612,8 @@ impl<'f> Signs<'f> {
             self.last_pair_ns = tick.now_ns;
             self.pair(hosts, sinks.iter().map(RegionSink::region));
         }
+        let catalogs = sinks.iter_mut().filter_map(RegionSink::catalog);
+        self.refresher.tick(tick.now_ns, catalogs);
         self.by_kernel.tick(tick.now_ns);
     }
 }

@@ -139,12 +139,7 @@ pub(crate) fn write_modules_and_tasks<M: MemoryMut + Copy>(
     catalog: &mut CatalogWriter<M>,
 ) -> Result<(), Error> {
     for module in loaded_modules()? {
-        if let Some(address) = module.address {
-            catalog.record(&CatalogRecord::Module {
-                address,
-                name: &module.name,
-            });
-        }
+        catalog.module(&module);
     }
     for task in scan_tasks()? {
         catalog.task_name(task.tid, task.comm.as_bytes());

@@ -4,6 +4,8 @@
 //! when an event comes in that mentions one for the first time, before that event is published.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
 
 use outlive_event::{CatalogRecord, EventFormat, RecordKind, Symbols, TaskNamePlace};
 use outlive_ring::MemoryMut;
@@ -11,6 +13,15 @@ use outlive_ring::catalog::{CatalogLog, TASK_NAME_MAX, TaskNames};
 use outlive_ring::extension::Layout;
 
 use crate::constants::constants;
+use crate::modules::Module;
+
+/// Where the kernel tells its symbols.
+pub(crate) const KALLSYMS: &str = "/proc/kallsyms";
+
+/// Addresses without a symbol that are looked up again: beyond, they stay numbers.
+const MISSED_MAX: usize = 1 << 12;
+/// Addresses from here on are the kernel's, on x86-64.
+const KERNEL_ADDRESSES: u64 = 1 << 63;
 
 /// Tasks whose names are remembered here, so that each is stored once: beyond, all are forgotten
 /// and stored again when they occur.
@@ -28,9 +39,13 @@ pub struct CatalogWriter<M> {
     formats: Vec<Option<Box<EventFormat>>>,
     /// By event id, as the formats.
     plans: Vec<Plan>,
-    /// Loaded when the first one is needed.
-    symbols: Option<Box<Symbols>>,
+    /// Read when the first one is needed, and again by a [`Refresher`](crate::Refresher).
+    symbols: Option<Arc<Symbols>>,
     seen_addresses: HashSet<u64>,
+    /// Those that were of no symbol.
+    missed: Vec<u64>,
+    /// How many of these were there when the symbols were asked for that come next.
+    asked: usize,
 }
 
 impl<M: MemoryMut + Copy> CatalogWriter<M> {
@@ -43,7 +58,7 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
     /// Begins the catalog of a fresh region with events of a boot that is over: only what was known
     /// then is true of them.
     pub fn of_past_boot(layout: &Layout, memory: M, symbols: Symbols) -> Self {
-        let mut this = Self::with(layout, memory, Some(Box::new(symbols)));
+        let mut this = Self::with(layout, memory, Some(Arc::new(symbols)));
         this.tasks.is_past = true;
         this
     }
@@ -55,7 +70,7 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
         Self::of_parts(log, names, memory, None)
     }
 
-    fn with(layout: &Layout, memory: M, symbols: Option<Box<Symbols>>) -> Self {
+    fn with(layout: &Layout, memory: M, symbols: Option<Arc<Symbols>>) -> Self {
         let log = CatalogLog::clear(layout, &memory);
         let names = TaskNames::clear(layout, &memory);
         Self::of_parts(log, names, memory, symbols)
@@ -65,7 +80,7 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
         log: CatalogLog,
         names: TaskNames,
         memory: M,
-        symbols: Option<Box<Symbols>>,
+        symbols: Option<Arc<Symbols>>,
     ) -> Self {
         Self {
             log: Log {
@@ -85,6 +100,8 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
             plans: Vec::new(),
             symbols,
             seen_addresses: HashSet::new(),
+            missed: Vec::new(),
+            asked: 0,
         }
     }
 
@@ -123,6 +140,37 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
         }
         self.plans[id] = Plan::of(&format);
         self.formats[id] = Some(Box::new(format));
+    }
+
+    /// Writes a module, if the kernel tells where it lies.
+    pub(crate) fn module(&mut self, module: &Module) {
+        if let Some(address) = module.address {
+            let name = &module.name;
+            self.record(&CatalogRecord::Module { address, name });
+        }
+    }
+
+    /// Whether an address came that was of no symbol, and one may be known by now. What comes from
+    /// here on is asked for the next time.
+    pub(crate) fn ask_for_symbols(&mut self) -> bool {
+        self.asked = self.missed.len();
+        // None at all are known where the kernel hides them.
+        self.asked > 0 && self.symbols.as_ref().is_some_and(|known| !known.is_empty())
+    }
+
+    /// Looks addresses up from here on in symbols that were read anew, and those that were of none
+    /// once more. Whether that found any.
+    pub(crate) fn renew_symbols(&mut self, symbols: &Arc<Symbols>) -> bool {
+        let asked = std::mem::take(&mut self.asked);
+        let (mut looked_up, mut has_found) = (0, false);
+        self.missed.retain(|&address| {
+            let is_found = self.log.symbol(symbols, address);
+            has_found |= is_found;
+            looked_up += 1;
+            !is_found && looked_up > asked
+        });
+        self.symbols = Some(Arc::clone(symbols));
+        has_found
     }
 
     /// Writes the values of the names that the formats written so far mention.
@@ -172,8 +220,13 @@ impl<M: MemoryMut + Copy> CatalogWriter<M> {
             .for_each(|(pid, name)| self.tasks.store(pid, name, time_stamp));
         for address in format.symbol_addresses(payload) {
             if address != 0 && self.seen_addresses.insert(address) {
-                let symbols = self.symbols.get_or_insert_with(load_symbols);
-                self.log.symbol(symbols, address);
+                let read = || Arc::new(read_symbols(Path::new(KALLSYMS)));
+                let symbols = self.symbols.get_or_insert_with(read);
+                let is_found = self.log.symbol(symbols, address);
+                let is_of_kernel = address >= KERNEL_ADDRESSES;
+                if !is_found && is_of_kernel && self.missed.len() < MISSED_MAX {
+                    self.missed.push(address);
+                }
             }
         }
     }
@@ -232,12 +285,12 @@ fn is_known<M>(place: &TaskNamePlace, payload: &[u8], tasks: &KnownTasks<M>) -> 
 }
 
 /// The kernel's symbols; none where their addresses are hidden from us.
-fn load_symbols() -> Box<Symbols> {
+pub(crate) fn read_symbols(kallsyms: &Path) -> Symbols {
     let mut symbols = Symbols::default();
-    if let Ok(text) = std::fs::read_to_string("/proc/kallsyms") {
+    if let Ok(text) = std::fs::read_to_string(kallsyms) {
         symbols.parse_kallsyms(&text);
     }
-    Box::new(symbols)
+    symbols
 }
 
 #[derive(Debug)]
@@ -261,16 +314,18 @@ impl<M: MemoryMut> Log<M> {
         self.dropped += u64::from(!self.log.append(&self.memory, kind, payload));
     }
 
-    /// Writes the symbol that an address lies in, if there is one.
-    fn symbol(&mut self, symbols: &Symbols, address: u64) {
-        if let Some(symbol) = symbols.lookup(address) {
-            self.append(&CatalogRecord::Symbol {
-                address: symbol.address,
-                size: symbol.size,
-                name: symbol.name,
-                module: symbol.module,
-            });
-        }
+    /// Writes the symbol that an address lies in. Whether there is one.
+    fn symbol(&mut self, symbols: &Symbols, address: u64) -> bool {
+        let Some(symbol) = symbols.lookup(address) else {
+            return false;
+        };
+        self.append(&CatalogRecord::Symbol {
+            address: symbol.address,
+            size: symbol.size,
+            name: symbol.name,
+            module: symbol.module,
+        });
+        true
     }
 }
 

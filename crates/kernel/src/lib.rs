@@ -73,6 +73,7 @@ mod modules;
 mod names;
 mod reader;
 mod recorder;
+mod refresher;
 mod region_sink;
 #[cfg(test)]
 mod simulated;
@@ -99,6 +100,7 @@ pub use modules::{Module, loaded_modules};
 pub use names::{TaskName, scan_tasks, task_name};
 pub use reader::CpuReader;
 pub use recorder::{DELAY_BUCKETS, Delays, Pace, Recorder, Tick};
+pub use refresher::Refresher;
 pub use region_sink::RegionSink;
 pub use sink::{Appended, SubbufSink};
 pub use source::{Access, InstanceSource, SourceProgress};

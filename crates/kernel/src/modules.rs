@@ -5,6 +5,9 @@ use std::path::Path;
 use crate::error::Error;
 use crate::tracefs::read_text;
 
+/// Where the kernel lists its modules.
+pub(crate) const MODULES: &str = "/proc/modules";
+
 /// A loaded module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
@@ -21,7 +24,11 @@ pub struct Module {
 /// # Errors
 /// The file is there but cannot be read.
 pub fn loaded_modules() -> Result<Vec<Module>, Error> {
-    match read_text(Path::new("/proc/modules")) {
+    modules_in(Path::new(MODULES))
+}
+
+pub(crate) fn modules_in(path: &Path) -> Result<Vec<Module>, Error> {
+    match read_text(path) {
         Ok(text) => Ok(text.lines().filter_map(parse_module).collect()),
         Err(e) if e.is_not_found() => Ok(Vec::new()),
         Err(e) => Err(e),

@@ -35,6 +35,25 @@ struct Entry {
     is_text: bool,
 }
 
+impl Entry {
+    /// The bytes of a symbol of `kallsyms` that `next` follows; 0 if they are unknown.
+    fn size_before(&self, next: Option<&Self>) -> u32 {
+        let distance = next.map(|next| next.address - self.address);
+        let is_last = match (next, distance) {
+            (Some(next), Some(distance)) => {
+                next.module != self.module || (self.module != 0 && distance > MAX_UNSIZED)
+            }
+            _ => self.module != 0,
+        };
+        let to_page_end = 2 * PAGE - self.address % PAGE;
+        let size = match is_last {
+            true => distance.map_or(to_page_end, |distance| distance.min(to_page_end)),
+            false => distance.unwrap_or(0),
+        };
+        u32::try_from(size).unwrap_or(0)
+    }
+}
+
 /// A symbol found by address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Symbol<'a> {
@@ -56,6 +75,8 @@ const LEAST_DATA: usize = 16;
 
 /// A symbol without a known size covers at most this many bytes.
 const MAX_UNSIZED: u64 = 1 << 20;
+
+const PAGE: u64 = 4096;
 
 impl Symbols {
     /// Number of symbols.
@@ -80,7 +101,8 @@ impl Symbols {
     /// Reads the text of `/proc/kallsyms`; what was known before is dropped.
     ///
     /// Of several names at one address the first counts, as in the kernel. A symbol ends where
-    /// the next one begins. Lines of another form are skipped, and so are zero addresses (the
+    /// the next one begins; the last one of a module or of one of its sections at the end of the page
+    /// after its first: what lies behind may be a module that is loaded later. Lines of another form are skipped, and so are zero addresses (the
     /// kernel hides them behind `kptr_restrict`).
     pub fn parse_kallsyms(&mut self, text: &str) {
         *self = Self::default();
@@ -95,9 +117,8 @@ impl Symbols {
         self.table.dedup_by_key(|e| e.address);
         let data = self.table.iter().filter(|e| !e.is_text).count();
         self.has_data = data > self.table.len() / LEAST_DATA;
-        for i in 1..self.table.len() {
-            let size = self.table[i].address - self.table[i - 1].address;
-            self.table[i - 1].size = u32::try_from(size).unwrap_or(0);
+        for i in 0..self.table.len() {
+            self.table[i].size = self.table[i].size_before(self.table.get(i + 1));
         }
         self.table.shrink_to_fit();
     }
@@ -288,6 +309,27 @@ mod tests {
         };
         assert_eq!(at_0x9001(format!("{code}{data}")).as_deref(), Some("d0"));
         assert_eq!(at_0x9001(format!("{code}9000 D __start_rodata\n")), None);
+    }
+
+    /// A module is loaded between two others, or behind them all: its addresses were those of the
+    /// last function before.
+    #[test]
+    fn addresses_between_modules_are_of_none() {
+        let mut symbols = Symbols::default();
+        symbols.parse_kallsyms(
+            "ffffffff81000000 T first\nffffffff81800000 T last\n\
+             ffffffffc0200ff0 t a\t[x]\nffffffffc0201010 t b\t[x]\nffffffffc0501000 d data\t[x]\n\
+             ffffffffc0600000 t c\t[y]\n",
+        );
+        let at = |address| symbols.lookup(address).map(|symbol| symbol.name);
+        assert_eq!(at(0xffff_ffff_817f_ffff), Some("first"));
+        assert_eq!(at(0xffff_ffff_8180_1fff), Some("last"));
+        assert_eq!(at(0xffff_ffff_c000_0000), None);
+        assert_eq!(at(0xffff_ffff_c020_100f), Some("a"));
+        assert_eq!(at(0xffff_ffff_c020_2fff), Some("b"));
+        assert_eq!(at(0xffff_ffff_c020_3000), None);
+        assert_eq!(at(0xffff_ffff_c060_1fff), Some("c"));
+        assert_eq!(at(0xffff_ffff_c060_2000), None);
     }
 
     #[test]
