@@ -1,7 +1,7 @@
 //! What a recorder does beside recording: it collects what the host's ring still held of dead
 //! runs, validates what was kept, applies retention, and writes areas back.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ pub(crate) struct Background<'a> {
     pub(crate) policy: Policy,
     /// What this start has kept.
     pub(crate) kept: Vec<Generation>,
+    /// Ends it behind the piece that it is at; the next start goes on.
+    pub(crate) stop: &'a AtomicBool,
 }
 
 impl Background<'_> {
@@ -36,19 +38,45 @@ impl Background<'_> {
 
     fn steps(&self) {
         self.collect();
-        let done = self.chores.run(self.collector.lock, &|| false);
-        for generation in &self.kept {
+        let done = self.chores.run(self.collector.lock, &|| self.is_stopped());
+        for generation in self.kept.iter().chain(&self.unread()) {
+            if self.is_stopped() {
+                return;
+            }
             self.validate(generation);
         }
         match done {
+            // Not all may have been copied.
+            Ok(()) if self.is_stopped() => {}
             Ok(()) => self.retain(),
             // An older one goes when the newest is safe.
             Err(error) => say!("what is kept on a tmpfs stays there for the next start: {error}"),
         }
     }
 
+    fn is_stopped(&self) -> bool {
+        // Relaxed: the flag carries no data with it.
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// What earlier starts have kept and had not read when they ended.
+    fn unread(&self) -> Vec<Generation> {
+        let mut all = outlive_trace::generation::list(self.collector.state).unwrap_or_default();
+        all.retain(|kept| {
+            let is_noted = kept.meta().and_then(Summary::noted).is_some();
+            !is_noted && !kept.is_collecting() && !self.has_kept(kept)
+        });
+        all
+    }
+
+    fn has_kept(&self, generation: &Generation) -> bool {
+        let path = generation.path();
+        self.kept.iter().any(|kept| kept.path() == path)
+    }
+
     fn collect(&self) {
-        if let Err(error) = self.collector.collect(tell_collected) {
+        let is_stopped = || self.is_stopped();
+        if let Err(error) = self.collector.collect(&is_stopped, tell_collected) {
             say!("cannot collect what dead runs left in the host's rings: {error}");
         }
     }
@@ -63,7 +91,11 @@ impl Background<'_> {
                 say!("{name}: its tail cannot be read: {problem}");
                 view
             }
-            Err(error) => return say!("{name}: cannot be read: {error}"),
+            Err(error) if self.has_kept(generation) => {
+                return say!("{name}: cannot be read: {error}");
+            }
+            // That was said by the start that kept it.
+            Err(_) => return,
         };
         let summary = Summary::of(&view);
         let state = if view.is_whole() {
@@ -82,7 +114,8 @@ impl Background<'_> {
             .into_iter()
             .flatten()
             .find(|other| other.seq() == generation.seq());
-        if let Some(mut generation) = found
+        // One that is still to get its tail is read again when it has it.
+        if let Some(mut generation) = found.filter(|found| !found.is_collecting())
             && let Err(error) =
                 generation.update_meta(self.collector.lock, |meta| summary.note(meta))
         {

@@ -266,7 +266,8 @@ impl Recording<'_> {
             live,
             skipped: not_made,
         } = started;
-        let left: Vec<_> = not_made.iter().chain(&self.cmdline.skipped).collect();
+        let left = not_made.iter().chain(&self.cmdline.skipped);
+        let left: Vec<_> = left.map(String::as_str).collect();
         let policy = self.policy()?;
         let instances = Instances::new(
             self.tracefs,
@@ -306,6 +307,7 @@ impl Recording<'_> {
                 .filter_map(|live| live.kept.clone())
                 .chain(by_kernel.kept.drain(..))
                 .collect(),
+            stop,
         };
         if prepared.is_empty() {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

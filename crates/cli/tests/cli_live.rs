@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use common::{babeltrace_python, python, script};
 use outlive::{Backing, Recorder, event};
 use outlive_kernel::{Instances, StateId, Tracefs};
-use outlive_trace::StateDir;
+use outlive_trace::generation::list;
+use outlive_trace::{Generation, StateDir};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -82,6 +83,20 @@ impl Rig {
     fn has_recorded(&self, event: &str) -> bool {
         let output = self.run(&["show", "boot_mapped", "--event", event]);
         String::from_utf8_lossy(&output.stdout).contains(&format!(": {event}: "))
+    }
+
+    /// Starts the next run, and waits until it has taken what the host's ring had of the one before.
+    fn record_behind_a_tail(&mut self) {
+        self.record();
+        let state = StateDir::open_existing(&self.state_path())
+            .unwrap()
+            .unwrap();
+        let end = Instant::now() + PATIENCE;
+        let has_tail = |kept: &Generation| kept.tail_path().exists() && !kept.is_collecting();
+        while !list(&state).unwrap().iter().any(has_tail) {
+            assert!(Instant::now() < end, "the tail is not collected");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn kill_recorder(&mut self) {
@@ -363,7 +378,7 @@ fn what_a_cpu_ran_is_certain_when_the_tail_has_been_taken() {
             .all(|(_, ran)| ran["certain"] != true)
     );
 
-    rig.record();
+    rig.record_behind_a_tail();
     rig.end_recording();
     let ran = ran(&rig, "boot_mapped/2");
     assert!(!ran.is_empty() && ran.iter().any(|(_, ran)| ran["certain"] == true));
@@ -408,7 +423,7 @@ fn foreign_readers_agree_on_a_tail_and_a_program_merged() {
         make_switches(Duration::from_millis(1));
     }
     drop(shop);
-    rig.record();
+    rig.record_behind_a_tail();
     rig.end_recording();
     let generation = rig.generation();
     let sources = [generation.as_str(), "shop"];

@@ -38,6 +38,9 @@ pub enum Error {
         /// `integrity` or `confidentiality`.
         mode: String,
     },
+    /// It was told to end; the next start does it again.
+    #[error("told to end before it was done")]
+    Ended,
     /// There is no such event on this machine.
     #[error("no event `{system}:{event}`")]
     NoSuchEvent {

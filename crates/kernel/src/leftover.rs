@@ -61,34 +61,44 @@ pub struct Collector<'a> {
     pub ordinary: &'a [&'a str],
     /// Instances that this start could not make: what is left of them waits with their areas, whose
     /// generations it belongs to, for the next start.
-    pub left: &'a [&'a String],
+    pub left: &'a [&'a str],
 }
 
 impl Collector<'_> {
     /// Drains the host instances of the state. `tell` is called for each with what became of it;
-    /// one that fails is left for the next start.
+    /// one that fails is left for the next start. `is_ended` is asked before each and before each of its
+    /// CPUs, and ends it if it says so: the rest is left as well.
     ///
     /// # Errors
     ///
     /// The list of instances cannot be read, or a generation's `meta.json` not be written.
     pub fn collect(
         &self,
+        is_ended: &dyn Fn() -> bool,
         mut tell: impl FnMut(&str, Result<Collected, Error>),
     ) -> Result<(), Error> {
         for name in newest_first(self.instances)? {
-            let is_left = self.left.iter().any(|left| *left == name.name());
+            if is_ended() {
+                return Ok(());
+            }
+            let is_left = self.left.contains(&name.name());
             if name.run() != self.run && !is_left {
-                tell(&name.to_string(), self.collect_one(&name));
+                tell(&name.to_string(), self.collect_one(&name, is_ended));
             }
         }
         self.complete_generations()
     }
 
-    fn collect_one(&self, name: &InstanceName) -> Result<Collected, Error> {
+    fn collect_one(
+        &self,
+        name: &InstanceName,
+        is_ended: &dyn Fn() -> bool,
+    ) -> Result<Collected, Error> {
         let instance = self.instances.open_existing(name)?;
         let leftover = Leftover {
             collector: self,
             instance: &instance,
+            is_ended,
         };
         let (generation, events) = match self.ordinary.contains(&name.name()) {
             true => (None, 0),
@@ -189,6 +199,7 @@ pub(crate) fn layout_for(name: &str, nr_cpus: u32, subbufs: u64) -> Result<Layou
 struct Leftover<'a> {
     collector: &'a Collector<'a>,
     instance: &'a Instance,
+    is_ended: &'a dyn Fn() -> bool,
 }
 
 impl Leftover<'_> {
@@ -317,11 +328,16 @@ impl Leftover<'_> {
         }
         self.run_record(&clock).store(layout, region.memory());
         let mut sink = RegionSink::new(&region, Some(catalog));
-        let mut count = 0;
+        let (mut count, mut is_consumed) = (0, false);
         for cpu in self.instance.cpus()? {
+            // What the ring has no more must get into the generation.
+            if !is_consumed && (self.is_ended)() {
+                return Err(Error::Ended);
+            }
             if let Some(drained) = drain_cpu(self.instance, cpu, &mut sink)? {
                 sink.overwritten_before(cpu, drained.stats.overrun);
                 count += drained.events;
+                is_consumed |= drained.is_consumed;
             }
         }
         sink.close();
@@ -408,6 +424,7 @@ mod tests {
             let leftover = Leftover {
                 collector: &collector,
                 instance: &instance,
+                is_ended: &|| false,
             };
             leftover
                 .generation()

@@ -30,7 +30,8 @@ impl Chores {
         }
     }
 
-    /// Does them. `is_ended` is asked every few milliseconds, and ends it if it says so.
+    /// Does them. `is_ended` is asked every few milliseconds, and before each spare, and ends it if it
+    /// says so.
     ///
     /// # Errors
     ///
@@ -42,6 +43,9 @@ impl Chores {
             return Ok(());
         }
         for (live, len_bytes) in &self.spared {
+            if is_ended() {
+                break;
+            }
             match spare::make(lock, live, *len_bytes) {
                 // The next start finds out whether it has room.
                 Err(Error::NoSpace { .. }) => {}

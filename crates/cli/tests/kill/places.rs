@@ -304,16 +304,21 @@ fn generations_are_kept_by_count_and_empty_runs_push_none_out() {
         return;
     };
     let args = [SMALL, "--keep", "3"];
-    for _ in 0..12 {
-        let mut recorder = rig.record(&args);
-        recorder.wait_for_collected(&rig);
-        Load::for_ms(20);
-        recorder.stop();
-    }
     let sequences = || -> Vec<u64> {
         let kept = rig.generations("boot_mapped");
         kept.iter().map(outlive_trace::Generation::seq).collect()
     };
+    for _ in 0..12 {
+        let mut recorder = rig.record(&args);
+        recorder.wait_for_collected(&rig);
+        Load::for_ms(20);
+        // Behind the last step of the background's work.
+        wait_until(
+            || (sequences().len() <= 3).then_some(()),
+            || format!("{:?}:\n{}", sequences(), recorder.said()),
+        );
+        recorder.stop();
+    }
     assert_eq!(sequences(), [10, 11, 12]);
     let text = rig.print(&["show", "boot_mapped/12"]);
     // The last run is kept, then starts die before they record anything.
@@ -372,6 +377,42 @@ fn run_of_another_boot_is_told_from_a_crash() {
         Verdict::of_generation(&generation, run.as_ref()),
         Verdict::HostRebooted
     );
+}
+
+/// A service is killed if it does not end soon, so the background's work ends behind the piece that it
+/// is at. That comes too late where it was done already: then once more.
+#[test]
+fn stop_does_not_wait_for_the_background_and_the_next_start_does_the_rest() {
+    let Some(rig) = Rig::new("stopped") else {
+        return;
+    };
+    let (frozen, sequence) = wait_until(
+        || {
+            let first = rig.record(&[SMALL]);
+            let host = rig.leftover("boot_mapped");
+            Load::for_ms(50);
+            first.kill();
+            let frozen = rig.freeze(&host);
+            let mut second = rig.boot(&[SMALL]);
+            second.wait_for("previous run kept as ");
+            let sequence = rig.newest("boot_mapped").seq();
+            second.stop();
+            let is_left = rig.hosts().contains(&host);
+            is_left.then_some((frozen, sequence))
+        },
+        || "the leftover was collected each time".to_owned(),
+    );
+    let kept = || {
+        let mut all = rig.generations("boot_mapped").into_iter();
+        all.find(|kept| kept.seq() == sequence).unwrap()
+    };
+    assert!(kept().is_collecting());
+    let mut third = rig.record(&[SMALL]);
+    third.wait_for_collected(&rig);
+    frozen.assert_kept(&rig, &kept().to_string(), &kept());
+    third.wait_for(&format!("boot_mapped/{sequence}: "));
+    third.stop();
+    assert!(rig.hosts().is_empty());
 }
 
 #[test]
