@@ -46,6 +46,40 @@ fn trace_cmd_reports_wrapped_and_half_read_regions_as_show_does() {
     }
 }
 
+/// What a kernel noted of the boot that recorded, and each CPU's counters, as `info` tells them.
+#[test]
+fn trace_cmd_shows_the_previous_boot_and_the_counters() {
+    let unpacked = Unpacked::of_crash("7.3.4-2cpu-wrapped-Panic");
+    let folder = TempDir::new().unwrap();
+    let region = [unpacked.region.as_str(), "--formats", &unpacked.formats];
+    let info = outlive(&[&["info", "--json"], &region[..]].concat());
+    let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
+    let text = info["parts"][0]["text_address"].as_str().unwrap();
+    let text = text.trim_start_matches("0x");
+    let cpus = info["cpus"].as_array().unwrap();
+    for format in ["trace.dat", "trace.dat-v6"] {
+        let file = export(&folder, &[&region[..], &["--format", format]].concat(), 0);
+        let said = trace_cmd(&["report", "--stat", "-i"], &file);
+        let said = String::from_utf8_lossy(&said);
+        let mut lines = said.lines().map(str::trim);
+        assert!(
+            lines.any(|line| line == format!("{text}\t[kernel]")),
+            "{format}: {said}"
+        );
+        assert!(cpus.iter().any(|cpu| cpu["entries"].as_u64() > Some(1000)));
+        for cpu in cpus {
+            let counters = ["cpu", "entries", "overrun", "bytes"];
+            for (key, word) in counters
+                .into_iter()
+                .zip(["CPU", "entries", "overrun", "bytes"])
+            {
+                let line = format!("{word}: {}", cpu[key]);
+                assert!(lines.any(|said| said == line), "{format}, {line}: {said}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_missing_of_a_damaged_region_is_said_at_its_place() {
     let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");

@@ -240,12 +240,7 @@ fn about(source: &Source<'_>) -> String {
     let view = source.view;
     let mut text = format!("\nBuffer: {}\n\n", source.name);
     if !view.hides_addresses() {
-        if let Some(kernel) = view.catalog.kernel() {
-            let _ = writeln!(text, "{:x}\t[kernel]", kernel.text_addr);
-        }
-        for (address, module) in view.catalog.modules() {
-            let _ = writeln!(text, "{address:x}\t{module}");
-        }
+        push_addresses(&mut text, view);
     }
     if let Some(run) = &view.run {
         let _ = writeln!(text, "recorded by: {} {}", run.program, run.version);
@@ -261,6 +256,23 @@ fn about(source: &Source<'_>) -> String {
         let _ = writeln!(text, "damaged: events are missing");
     }
     text
+}
+
+/// Where the kernel and its modules were: as a recorder's catalog has it, or as the kernel itself noted it.
+fn push_addresses(text: &mut String, view: &View) {
+    let noted = view
+        .parts
+        .first()
+        .and_then(|part| part.recovery.scratch.as_ref());
+    let noted = noted.filter(|noted| noted.text_addr != 0);
+    let kernel = view.catalog.kernel().map(|kernel| kernel.text_addr);
+    if let Some(address) = kernel.or(noted.map(|noted| noted.text_addr)) {
+        let _ = writeln!(text, "{address:x}\t[kernel]");
+    }
+    let modules = noted.map_or(&[][..], |noted| &noted.modules);
+    for (address, module) in view.catalog.modules().iter().chain(modules) {
+        let _ = writeln!(text, "{address:x}\t{module}");
+    }
 }
 
 /// The file `stats` of a CPU.
