@@ -422,3 +422,46 @@ fn events_whose_names_differ_only_in_case_have_tables_of_their_own() {
         assert_eq!(added, [sum.to_string()], "{table}");
     }
 }
+
+/// A person at a terminal is asked, over several lines, and asked again when a statement is wrong.
+#[test]
+fn statements_are_asked_for_at_a_terminal_until_its_end() {
+    let unpacked = Unpacked::of_kernel(KERNELS[0]);
+    let shell = format!(
+        "{} sql {} --formats {}; echo code $?",
+        env!("CARGO_BIN_EXE_outlive"),
+        unpacked.region,
+        unpacked.formats
+    );
+    // Gives the command a terminal, and at the end of its own input types Ctrl-D.
+    let terminal = Command::new("script")
+        .args(["--quiet", "--command", &shell, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut terminal = terminal.expect("script (bsdutils) is missing");
+    let typed = "SELECT count(*) AS n\nFROM events;\nSELECT no_column FROM events;\n\n\
+                 DROP TABLE events;\nSELECT 2 AS two;\n";
+    let mut stdin = terminal.stdin.take().unwrap();
+    stdin.write_all(typed.as_bytes()).unwrap();
+    drop(stdin);
+    let output = terminal.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap().replace('\r', "");
+    let said = [
+        "A statement ends with ;".to_owned(),
+        // The first line is no statement yet.
+        "sql> ...> ".to_owned(),
+        shown(&unpacked).len().to_string(),
+        "sql> error: no such column: no_column".to_owned(),
+        // An empty line is none either.
+        "sql> sql> error: nothing can be changed".to_owned(),
+        "sql> two\n---\n  2\nsql> \ncode 0\n".to_owned(),
+    ];
+    let mut rest = text.as_str();
+    for said in said {
+        let at = rest.find(&said);
+        let at = at.unwrap_or_else(|| panic!("{said:?} is not there any more: {text}"));
+        rest = &rest[at + said.len()..];
+    }
+}
