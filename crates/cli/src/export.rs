@@ -1,6 +1,8 @@
 //! `outlive export`: events in the formats of other tools.
 
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use anyhow::{Error, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,6 +14,9 @@ use crate::show::Selection;
 use crate::target::Target;
 use crate::{exit, formats, units};
 
+/// How often the progress is shown.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Does what the command's arguments say.
 pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
     let format = match export.format {
@@ -22,11 +27,10 @@ pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
     let names = Target::matching(args, &export.names)?;
     let views = Target::open_all(args, &names, export.formats.as_deref())?;
     let sources = sources(&names, &views, &selection)?;
-    let bar = progress_bar(sources.entries());
-    let summary = outlive_export::write(format, &sources, &export.output, &mut |events| {
-        bar.set_position(events);
+    let to_read = format.exporter.to_read(&sources);
+    let summary = watched(&sources, to_read, || {
+        outlive_export::write(format, &sources, &export.output)
     })?;
-    bar.finish_and_clear();
     for (name, view) in export.names.iter().zip(&views) {
         say_doubtful(name, view);
     }
@@ -104,6 +108,27 @@ fn merged(sources: Vec<Source<'_>>, same_boot: bool) -> Result<Sources<'_>> {
             anyhow!("{error}, or say --same-boot if all are of one boot")
         }
         error => error.into(),
+    })
+}
+
+/// Does something, and meanwhile shows how much of the sources it has read.
+fn watched<T>(sources: &Sources<'_>, to_read: u64, work: impl FnOnce() -> T) -> T {
+    let bar = progress_bar(to_read);
+    if bar.is_hidden() {
+        return work();
+    }
+    let (done, is_done) = channel::<()>();
+    std::thread::scope(|scope| {
+        let bar = &bar;
+        scope.spawn(move || {
+            while is_done.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                bar.set_position(sources.read().min(to_read));
+            }
+            bar.finish_and_clear();
+        });
+        let worked = work();
+        drop(done);
+        worked
     })
 }
 

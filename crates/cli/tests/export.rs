@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{Unpacked, outlive};
+use outlive::{Backing, Recorder, event};
+use outlive_event::Filter;
+use outlive_trace::view::{Source, Sources, View, Wanted};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
@@ -101,7 +104,7 @@ fn a_wrong_use_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
     let cases: [(&str, &[&str], &str); 4] = [
-        ("out", &[], "--format F does: json, csv"),
+        ("out", &[], "--format F does: json, chrome, csv"),
         ("out.json", &["--format", "jsn"], "expected one of json"),
         ("out.json", &["--event", "sced"], "no event matches --event"),
         ("out.json", &["--filter", "pid ="], "--filter"),
@@ -281,4 +284,52 @@ fn a_loss_before_an_event_that_is_not_asked_for_is_shown_before_the_next_that_is
         at_end += lost_at_end.len();
     }
     assert!(carried > 0 && at_end > 0, "{carried} {at_end}");
+}
+
+/// The bar counts what is read. It once counted what was written, so that it stood still where little is
+/// asked for, and in first passes.
+#[test]
+fn what_an_export_says_that_it_will_read_is_what_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = Recorder::builder("shop").state(folder.path());
+    let recorder = recorder.backing(Backing::File).start().unwrap();
+    for number in 0..5000_u32 {
+        event!("shop:order", number = number);
+    }
+    drop(recorder);
+    let kernels = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let regions = [
+        folder.path().join("apps/shop/areas/shop"),
+        kernels.region.into(),
+    ];
+    for region in regions {
+        let view = View::open(&region).unwrap();
+        let (first, last) = view.span().unwrap();
+        let filter = Filter::parse("common_pid == 2147483647").unwrap();
+        let wanted = || Wanted::new(&view.catalog, view.cpus.len(), None, Some(&filter));
+        let nothing = || Source {
+            wanted: wanted(),
+            ..Source::new("it", &view)
+        };
+        let late = || Source {
+            from: (first + last) / 2,
+            ..Source::new("it", &view)
+        };
+        for format in outlive_export::FORMATS {
+            for source in [Source::new("it", &view), nothing(), late()] {
+                let case = format!("{}, {:?}", format.name, source.wanted.is_some());
+                let sources = Sources::new(vec![source]).unwrap();
+                let to_read = format.exporter.to_read(&sources);
+                let out = folder.path().join("out");
+                outlive_export::write(format, &sources, &out).unwrap();
+                assert_eq!(sources.read(), to_read, "{case}");
+                assert!(to_read > 500, "{case}");
+                let removed = match format.is_folder {
+                    true => std::fs::remove_dir_all(&out),
+                    false => std::fs::remove_file(&out),
+                };
+                removed.unwrap();
+            }
+        }
+    }
 }

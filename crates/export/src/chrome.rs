@@ -34,12 +34,7 @@ const BOOT: i64 = 1 << 23;
 pub(crate) struct Chrome;
 
 impl Exporter for Chrome {
-    fn export(
-        &self,
-        sources: &Sources<'_>,
-        out: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary> {
+    fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
         let mut output = Output {
             writer: BufWriter::with_capacity(1 << 20, output::create(out)?),
             path: out,
@@ -49,7 +44,7 @@ impl Exporter for Chrome {
         let mut summary = Summary::default();
         summary.notes.extend(clock_notes(sources));
         output.put("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n")?;
-        write_events(&mut output, sources, &mut summary, progress)?;
+        write_events(&mut output, sources, &mut summary)?;
         let other = json!({
             "program": concat!("outlive ", env!("CARGO_PKG_VERSION")),
             "lost": summary.lost,
@@ -60,6 +55,11 @@ impl Exporter for Chrome {
         flushed.map_err(Error::io("write", out))?;
         Ok(summary)
     }
+
+    /// The first pass, if there are spans, finds those that cross.
+    fn to_read(&self, sources: &Sources<'_>) -> u64 {
+        sources.to_read() * if spans::are_possible(sources) { 2 } else { 1 }
+    }
 }
 
 fn damaged<'s>(sources: &'s Sources<'_>) -> Vec<&'s str> {
@@ -67,14 +67,8 @@ fn damaged<'s>(sources: &'s Sources<'_>) -> Vec<&'s str> {
     damaged.map(|source| source.name.as_str()).collect()
 }
 
-fn write_events(
-    out: &mut Output<'_>,
-    sources: &Sources<'_>,
-    summary: &mut Summary,
-    progress: &mut dyn FnMut(u64),
-) -> Result<()> {
-    let has_programs = sources.sources().iter().any(|s| s.view.has_lanes());
-    let crossing = match has_programs {
+fn write_events(out: &mut Output<'_>, sources: &Sources<'_>, summary: &mut Summary) -> Result<()> {
+    let crossing = match spans::are_possible(sources) {
         true => spans::unnested(sources),
         false => HashSet::new(),
     };
@@ -89,7 +83,7 @@ fn write_events(
     while let Some(next) = events.next_event() {
         last = time(sources, next.source, next.event.time_stamp);
         rows[next.source].add(out, &next, last)?;
-        summary.count(&next.event, progress);
+        summary.count(&next.event);
     }
     for (source, left) in events.left() {
         rows[source].lose(out, left.buffer, left.missed, last)?;

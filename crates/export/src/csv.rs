@@ -26,12 +26,7 @@ const COMMON: [&str; 8] = [
 pub(crate) struct Csv;
 
 impl Exporter for Csv {
-    fn export(
-        &self,
-        sources: &Sources<'_>,
-        out: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary> {
+    fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
         let failed = |error: csv::Error| Error::io("write", out)(error.into());
         let columns = columns(sources);
         let places: HashMap<&str, usize> = columns.iter().map(String::as_str).zip(0..).collect();
@@ -50,11 +45,16 @@ impl Exporter for Csv {
             let row = common(sources, &next);
             let row = row.iter().chain(&fields);
             writer.write_record(row).map_err(failed)?;
-            summary.count(&next.event, progress);
+            summary.count(&next.event);
         }
         summary.note_left(sources, &events);
         writer.flush().map_err(Error::io("write", out))?;
         Ok(summary)
+    }
+
+    /// The first pass finds the columns.
+    fn to_read(&self, sources: &Sources<'_>) -> u64 {
+        2 * sources.to_read()
     }
 }
 

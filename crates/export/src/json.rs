@@ -15,12 +15,7 @@ use crate::{Error, Exporter, Result, Summary, output};
 pub struct JsonLines;
 
 impl Exporter for JsonLines {
-    fn export(
-        &self,
-        sources: &Sources<'_>,
-        out: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary> {
+    fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
         let file = output::create(out)?;
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         let mut summary = Summary::default();
@@ -31,7 +26,7 @@ impl Exporter for JsonLines {
             write_merged(&mut line, sources, &next)?;
             let written = writer.write_all(&line);
             written.map_err(Error::io("write", out))?;
-            summary.count(&next.event, progress);
+            summary.count(&next.event);
         }
         summary.note_left(sources, &events);
         writer.flush().map_err(Error::io("write", out))?;

@@ -26,9 +26,6 @@ pub use self::output::write;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Events between two calls of the progress function.
-const PROGRESS_STEP: u64 = 1 << 16;
-
 /// A format, as the command line names it.
 #[derive(Debug, Clone, Copy)]
 pub struct Format {
@@ -107,18 +104,18 @@ pub const FORMATS: &[Format] = &[
 /// Writes one format.
 pub trait Exporter: std::fmt::Debug {
     /// Writes all wanted events of the sources to `out`: an empty file or folder that exists, a
-    /// pipe, or `-`, standard output. Calls `progress` now and then with the events written so far.
+    /// pipe, or `-`, standard output.
     ///
     /// # Errors
     ///
     /// When the output cannot be written, or the format cannot hold the sources at all. What it
     /// cannot hold of them is a note in the summary.
-    fn export(
-        &self,
-        sources: &Sources<'_>,
-        out: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary>;
+    fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary>;
+
+    /// Entries that it will have read of the sources: [`Sources::read`] goes up to there.
+    fn to_read(&self, sources: &Sources<'_>) -> u64 {
+        sources.to_read()
+    }
 }
 
 /// What was exported.
@@ -136,8 +133,8 @@ pub struct Summary {
 
 impl Summary {
     /// Counts an event, and what is missing before it.
-    pub fn count(&mut self, event: &ViewEvent<'_>, progress: &mut dyn FnMut(u64)) {
-        self.add(1, event.missed, progress);
+    pub fn count(&mut self, event: &ViewEvent<'_>) {
+        self.add(1, event.missed);
     }
 
     /// Counts what is missing behind the last events, and says so: the format has no place for it.
@@ -161,17 +158,8 @@ impl Summary {
     }
 
     /// Counts events, and what is missing before the first.
-    pub(crate) fn add(
-        &mut self,
-        events: u64,
-        missed: Option<Missed>,
-        progress: &mut dyn FnMut(u64),
-    ) {
-        let steps = self.events / PROGRESS_STEP;
+    pub(crate) fn add(&mut self, events: u64, missed: Option<Missed>) {
         self.events += events;
         self.lost += missed.and_then(Missed::count).unwrap_or(0);
-        if self.events / PROGRESS_STEP != steps {
-            progress(self.events);
-        }
     }
 }

@@ -26,21 +26,16 @@ const LINKS_MAX: usize = 40;
 ///
 /// As [`Exporter::export`](crate::Exporter::export), and when a folder is to be written where
 /// something is already.
-pub fn write(
-    format: &Format,
-    sources: &Sources<'_>,
-    out: &Path,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Summary> {
+pub fn write(format: &Format, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
     let mut summary = if is_stdout(out) {
         if format.is_folder {
             return Err(Error::NoFolder(format.name));
         }
-        format.exporter.export(sources, out, progress)?
+        format.exporter.export(sources, out)?
     } else if format.is_folder {
-        write_folder(format, sources, out, progress)?
+        write_folder(format, sources, out)?
     } else {
-        write_file(format, sources, out, progress)?
+        write_file(format, sources, out)?
     };
     summary.notes.extend(damage(sources));
     Ok(summary)
@@ -70,25 +65,20 @@ pub(crate) fn is_stdout(out: &Path) -> bool {
     out == Path::new(STDOUT)
 }
 
-fn write_file(
-    format: &Format,
-    sources: &Sources<'_>,
-    out: &Path,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Summary> {
+fn write_file(format: &Format, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
     // A device or a pipe is written where it is.
     if out
         .metadata()
         .is_ok_and(|there| !there.is_file() && !there.is_dir())
     {
-        return format.exporter.export(sources, out, progress);
+        return format.exporter.export(sources, out);
     }
     let out = &target(out)?;
     let folder = folder_of(out);
     let part = part()
         .tempfile_in(folder)
         .map_err(Error::io("create a file beside", out))?;
-    let summary = format.exporter.export(sources, part.path(), progress)?;
+    let summary = format.exporter.export(sources, part.path())?;
     let sync = part.as_file().sync_all();
     sync.map_err(Error::io("write", out))?;
     part.persist(out)
@@ -97,12 +87,7 @@ fn write_file(
     Ok(summary)
 }
 
-fn write_folder(
-    format: &Format,
-    sources: &Sources<'_>,
-    out: &Path,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Summary> {
+fn write_folder(format: &Format, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
     if out.symlink_metadata().is_ok() {
         return Err(Error::IsThere(out.to_owned()));
     }
@@ -110,7 +95,7 @@ fn write_folder(
     let part = part()
         .tempdir_in(folder)
         .map_err(Error::io("create a folder beside", out))?;
-    let summary = format.exporter.export(sources, part.path(), progress)?;
+    let summary = format.exporter.export(sources, part.path())?;
     sync(part.path()).map_err(Error::io("write", out))?;
     fs::rename(part.path(), out).map_err(Error::io("create", out))?;
     sync_names(folder)?;
@@ -182,7 +167,7 @@ mod tests {
     struct Half;
 
     impl Exporter for Half {
-        fn export(&self, _: &Sources<'_>, out: &Path, _: &mut dyn FnMut(u64)) -> Result<Summary> {
+        fn export(&self, _: &Sources<'_>, out: &Path) -> Result<Summary> {
             let file = if out.is_dir() { &out.join("half") } else { out };
             fs::write(file, "half").map_err(Error::io("write", out))?;
             Err(Error::io("write", out)(io::Error::from(
@@ -196,7 +181,7 @@ mod tests {
     struct Whole;
 
     impl Exporter for Whole {
-        fn export(&self, _: &Sources<'_>, out: &Path, _: &mut dyn FnMut(u64)) -> Result<Summary> {
+        fn export(&self, _: &Sources<'_>, out: &Path) -> Result<Summary> {
             fs::write(out, "whole").map_err(Error::io("write", out))?;
             Ok(Summary::default())
         }
@@ -227,7 +212,7 @@ mod tests {
             symlink(to, path(link)).unwrap();
         }
         for (link, _) in links {
-            write(&format, &sources, &path(link), &mut |_| ()).unwrap_err();
+            write(&format, &sources, &path(link)).unwrap_err();
         }
         assert_eq!(fs::read(path("there/old")).unwrap(), b"old");
         assert!(!path("there/new").exists());
@@ -235,16 +220,16 @@ mod tests {
         format.exporter = &Whole;
         let has = |name: &str| fs::read_to_string(path(name)).unwrap();
         for (link, file) in [("link-to-link", "there/old"), ("to-new", "there/new")] {
-            write(&format, &sources, &path(link), &mut |_| ()).unwrap();
+            write(&format, &sources, &path(link)).unwrap();
             assert_eq!(has(file), "whole");
         }
-        write(&format, &sources, &path("device"), &mut |_| ()).unwrap();
+        write(&format, &sources, &path("device")).unwrap();
         for (link, to) in links {
             assert_eq!(fs::read_link(path(link)).unwrap(), Path::new(to));
         }
         symlink("b", path("a")).unwrap();
         symlink("a", path("b")).unwrap();
-        write(&format, &sources, &path("a"), &mut |_| ()).unwrap_err();
+        write(&format, &sources, &path("a")).unwrap_err();
     }
 
     #[test]
@@ -263,7 +248,7 @@ mod tests {
         for (out, is_folder) in [("old", false), ("new", false), ("folder", true)] {
             format.is_folder = is_folder;
             let out = folder.path().join(out);
-            write(&format, &sources, &out, &mut |_| ()).unwrap_err();
+            write(&format, &sources, &out).unwrap_err();
         }
         assert_eq!(fs::read(&old).unwrap(), b"old");
         let there: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
@@ -281,7 +266,7 @@ mod tests {
             is_folder: true,
             exporter: &Half,
         };
-        let error = write(&format, &sources, folder.path(), &mut |_| ()).unwrap_err();
+        let error = write(&format, &sources, folder.path()).unwrap_err();
         assert!(matches!(error, Error::IsThere(_)), "{error}");
     }
 }

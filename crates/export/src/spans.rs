@@ -29,6 +29,14 @@ pub(crate) fn format_of<'c>(catalog: &'c Catalog, payload: &[u8]) -> Option<&'c 
     catalog.event(outlive_event::event_id(payload)?)
 }
 
+/// Whether there may be spans: kernels have none.
+pub(crate) fn are_possible(sources: &Sources<'_>) -> bool {
+    sources
+        .sources()
+        .iter()
+        .any(|source| source.view.has_lanes())
+}
+
 /// The threads of each source whose spans do not lie inside each other.
 pub(crate) fn unnested(sources: &Sources<'_>) -> HashSet<(usize, i32)> {
     let mut open: HashMap<(usize, i32), Vec<u64>> = HashMap::new();

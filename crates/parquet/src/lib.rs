@@ -26,7 +26,7 @@
 //! # let folder = tempfile::tempdir().unwrap();
 //! let out = folder.path().join("trace.parquet");
 //! let sources = Sources::new(Vec::new()).unwrap();
-//! let summary = outlive_export::write(&outlive_parquet::FORMAT, &sources, &out, &mut |_| ())?;
+//! let summary = outlive_export::write(&outlive_parquet::FORMAT, &sources, &out)?;
 //! assert_eq!(summary.events, 0);
 //! # Ok::<(), outlive_export::Error>(())
 //! ```
@@ -63,18 +63,13 @@ pub const FORMAT: Format = Format {
 struct Parquet;
 
 impl Exporter for Parquet {
-    fn export(
-        &self,
-        sources: &Sources<'_>,
-        out: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary, Error> {
+    fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary, Error> {
         let mut writer = writer::Writer::new(sources, out)?;
         let mut summary = Summary::default();
         let mut events = sources.events();
         while let Some(next) = events.next_event() {
             writer.write(next.source, &next.event)?;
-            summary.count(&next.event, progress);
+            summary.count(&next.event);
         }
         summary.note_left(sources, &events);
         writer.finish()?;

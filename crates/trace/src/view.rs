@@ -75,6 +75,13 @@ impl ViewCpu {
         subbufs == 0 && self.holes.is_empty() && self.counters == Counters::default()
     }
 
+    /// The sub-buffer from which on events of the time `from` may be: the last one that begins before. Of
+    /// equal times, all are looked at.
+    fn first_page(&self, from: u64) -> usize {
+        let begins_before = |placed: &Placed| placed.page.time_stamp < from;
+        self.pages.partition_point(begins_before).saturating_sub(1)
+    }
+
     /// What is missing behind all that is kept, and the time of the last event that is; 0 if
     /// nothing is.
     fn missed_at_end(&self) -> Option<(u64, Missed)> {
@@ -299,6 +306,14 @@ impl View {
     ) -> MergedEvents<'_> {
         let only_cpu = cpu.filter(|_| self.has_lanes());
         MergedEvents::new(self, self.selected(cpu), (from, end), only_cpu)
+    }
+
+    /// Entries of the sub-buffers that [`View::events_between`] reads.
+    pub(crate) fn entries_from(&self, cpu: Option<u32>, from: u64) -> u64 {
+        let pages = self
+            .selected(cpu)
+            .flat_map(|cpu| &cpu.pages[cpu.first_page(from)..]);
+        pages.map(|placed| u64::from(placed.page.entries)).sum()
     }
 
     /// As [`View::events_between`], and the events before `from` that share a sub-buffer with it: their

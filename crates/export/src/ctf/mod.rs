@@ -38,14 +38,9 @@ pub(crate) enum Ctf {
 }
 
 impl Exporter for Ctf {
-    fn export(
-        &self,
-        sources: &Sources<'_>,
-        out: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary> {
+    fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
         let mut writer = Writer::new(sources, out);
-        let summary = writer.events(sources, progress);
+        let summary = writer.events(sources);
         let summary = summary.map_err(Error::io("write a stream of", out))?;
         let info = TraceInfo::of(sources);
         let metadata = match self {
@@ -299,16 +294,12 @@ impl<'v, 'o> Writer<'v, 'o> {
         }
     }
 
-    fn events(
-        &mut self,
-        sources: &Sources<'_>,
-        progress: &mut dyn FnMut(u64),
-    ) -> io::Result<Summary> {
+    fn events(&mut self, sources: &Sources<'_>) -> io::Result<Summary> {
         let mut summary = Summary::default();
         let mut events = sources.events();
         while let Some(next) = events.next_event() {
             self.add(&next)?;
-            summary.count(&next.event, progress);
+            summary.count(&next.event);
         }
         for (source, left) in events.left() {
             match self.streams.get_mut(&(source, left.buffer)) {

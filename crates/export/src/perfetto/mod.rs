@@ -68,28 +68,24 @@ fn sequence_of(source: usize) -> u64 {
 pub(crate) struct Perfetto;
 
 impl Exporter for Perfetto {
-    fn export(
-        &self,
-        sources: &Sources<'_>,
-        out: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary> {
+    fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
         let file = output::create(out)?;
         let mut output = Output {
             writer: &mut BufWriter::with_capacity(1 << 20, file),
             message: Message::default(),
         };
-        let written = write(&mut output, sources, progress);
+        let written = write(&mut output, sources);
         let flushed = written.and_then(|summary| output.writer.flush().map(|()| summary));
         flushed.map_err(Error::io("write", out))
     }
+
+    /// The first pass, if there are spans, finds those that cross.
+    fn to_read(&self, sources: &Sources<'_>) -> u64 {
+        sources.to_read() * if spans::are_possible(sources) { 2 } else { 1 }
+    }
 }
 
-fn write(
-    out: &mut Output<'_>,
-    sources: &Sources<'_>,
-    progress: &mut dyn FnMut(u64),
-) -> io::Result<Summary> {
+fn write(out: &mut Output<'_>, sources: &Sources<'_>) -> io::Result<Summary> {
     let mut summary = Summary::default();
     summary.notes.extend(clock_notes(sources));
     let mut streams = head(out, sources)?;
@@ -100,7 +96,7 @@ fn write(
             Stream::Kernel(ftrace) => ftrace.add(out, &next, time)?,
             Stream::Program(tracks) => tracks.add(out, &next, time)?,
         }
-        summary.count(&next.event, progress);
+        summary.count(&next.event);
     }
     for (source, left) in events.left() {
         match &mut streams[source] {
@@ -130,8 +126,7 @@ fn head<'v>(out: &mut Output<'_>, sources: &'v Sources<'v>) -> io::Result<Vec<St
     if let Some(first) = sources.sources().first() {
         identity(out, first.view)?;
     }
-    let has_programs = sources.sources().iter().any(|s| s.view.has_lanes());
-    let unnested = match has_programs {
+    let unnested = match spans::are_possible(sources) {
         true => spans::unnested(sources),
         false => Default::default(),
     };

@@ -40,7 +40,7 @@ impl<'s> Data<'s> {
 
     /// Whether sub-buffers are copied as they are: all their events are wanted, and their times,
     /// CPUs and ids are those of the file.
-    fn is_copied(&self) -> bool {
+    pub(super) fn is_copied(&self) -> bool {
         let source = self.source();
         source.wanted.is_none()
             && source.from == 0
@@ -94,10 +94,9 @@ impl<'s> Data<'s> {
         file: &File,
         out: &Path,
         summary: &mut Summary,
-        progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
         if self.is_copied() {
-            return self.copy(buffer, file, out, summary, progress);
+            return self.copy(buffer, file, out, summary);
         }
         let mut left: BTreeMap<u32, (u64, u64)> = buffer
             .cpus
@@ -115,7 +114,7 @@ impl<'s> Data<'s> {
             written.map_err(Error::io("write", out))
         };
         let mut left = Vec::new();
-        let mut written = |event: &ViewEvent<'_>| summary.count(event, progress);
+        let mut written = |event: &ViewEvent<'_>| summary.count(event);
         self.encode(&mut put, &mut written, |one| left.push(one))?;
         for one in left {
             summary.note_one_left(self.source(), one);
@@ -123,14 +122,7 @@ impl<'s> Data<'s> {
         Ok(())
     }
 
-    fn copy(
-        &self,
-        buffer: &Buffer,
-        file: &File,
-        out: &Path,
-        summary: &mut Summary,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<()> {
+    fn copy(&self, buffer: &Buffer, file: &File, out: &Path, summary: &mut Summary) -> Result<()> {
         let view = self.source().view;
         let mut batch = vec![[0; SUBBUF_SIZE]; BATCH];
         for (cpu, data) in self.cpus().zip(&buffer.cpus) {
@@ -139,7 +131,8 @@ impl<'s> Data<'s> {
                 let batch = &mut batch[..BATCH.min(pages - first)];
                 for (page, number) in batch.iter_mut().zip(first..) {
                     if let Some(copied) = view.copy_subbuf(cpu, number, page) {
-                        summary.add(u64::from(copied.entries), copied.missed, progress);
+                        summary.add(u64::from(copied.entries), copied.missed);
+                        self.sources.note_read(copied.entries.into());
                     }
                 }
                 let at = data.offset + first as u64 * PAGE;
@@ -161,8 +154,7 @@ impl<'s> Data<'s> {
     ) -> Result<()> {
         let source = self.source();
         let mut cpus: BTreeMap<u32, CpuEncoder> = BTreeMap::new();
-        let events = source.view.events_between(source.cpu, source.from, None);
-        let mut events = events.wanting(source.wanted.as_ref());
+        let mut events = self.sources.events_of(source);
         let mut payload = Vec::new();
         while let Some(event) = events.next_event() {
             let encoder = cpus.entry(event.cpu).or_default();

@@ -53,25 +53,35 @@ pub(crate) struct V7;
 pub(crate) struct V6;
 
 impl Exporter for V7 {
-    fn export(
-        &self,
-        sources: &Sources<'_>,
-        out: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary> {
-        write(sources, out, progress, v7::lay_out)
+    fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
+        write(sources, out, v7::lay_out)
+    }
+
+    fn to_read(&self, sources: &Sources<'_>) -> u64 {
+        to_read(sources)
     }
 }
 
 impl Exporter for V6 {
-    fn export(
-        &self,
-        sources: &Sources<'_>,
-        out: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary> {
-        write(sources, out, progress, v6::lay_out)
+    fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
+        write(sources, out, v6::lay_out)
     }
+
+    fn to_read(&self, sources: &Sources<'_>) -> u64 {
+        to_read(sources)
+    }
+}
+
+/// What is encoded anew is counted in a first pass.
+fn to_read(sources: &Sources<'_>) -> u64 {
+    let ids = Ids::of(sources);
+    let mut data = (0..sources.sources().len()).map(|source| Data::new(sources, source, &ids));
+    let passes = if data.all(|data| data.is_copied()) {
+        1
+    } else {
+        2
+    };
+    passes * sources.to_read()
 }
 
 /// The sub-buffers of one source.
@@ -114,12 +124,7 @@ type Piece = (u64, Vec<u8>);
 /// A format: gives the buffers their places and returns everything else.
 type LayOut = fn(&Content, &mut [Buffer]) -> Vec<Piece>;
 
-fn write(
-    sources: &Sources<'_>,
-    out: &Path,
-    progress: &mut dyn FnMut(u64),
-    lay_out: LayOut,
-) -> Result<Summary> {
+fn write(sources: &Sources<'_>, out: &Path, lay_out: LayOut) -> Result<Summary> {
     let file = output::create(out)?;
     // Standard output may be a file, but one that has something before our beginning.
     if output::is_stdout(out) || !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
@@ -143,7 +148,7 @@ fn write(
         ..Summary::default()
     };
     for (data, buffer) in data.iter().zip(&buffers) {
-        data.write(buffer, &file, out, &mut summary, progress)?;
+        data.write(buffer, &file, out, &mut summary)?;
     }
     Ok(summary)
 }

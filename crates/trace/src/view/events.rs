@@ -3,6 +3,8 @@
 //! What is missing before an event that nobody asked for is missing before the next event of its
 //! buffer that somebody did; behind the last one, it is [left](MergedEvents::left).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use outlive_ring::layout::SUBBUF_DATA;
 use outlive_ring::subbuf::Position;
 use outlive_ring::{Events, Missed};
@@ -112,6 +114,17 @@ impl<'v> MergedEvents<'v> {
         })
     }
 
+    /// Adds the entries of the sub-buffers that are read to `read`, those among them that nobody asked for
+    /// too: how far this is.
+    #[must_use]
+    pub(super) fn counting(mut self, read: &'v AtomicU64) -> Self {
+        for stream in &mut self.streams {
+            read.fetch_add(stream.entries_read, Ordering::Relaxed);
+            stream.read = Some(read);
+        }
+        self
+    }
+
     /// Only those that are wanted; all if nothing was selected.
     #[must_use]
     pub fn wanting(mut self, wanted: Option<&'v Wanted<'v>>) -> Self {
@@ -177,6 +190,10 @@ struct CpuStream<'v> {
     next: Option<Ahead>,
     /// What is missing before events that were skipped since the last one that was handed out.
     skipped: Option<Missed>,
+    /// Entries of the sub-buffers that were read.
+    entries_read: u64,
+    /// Who wants to know them.
+    read: Option<&'v AtomicU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -191,11 +208,7 @@ struct Ahead {
 
 impl<'v> CpuStream<'v> {
     fn new(view: &'v View, cpu: &'v ViewCpu, from: u64) -> Self {
-        // The last sub-buffer that begins before: of equal times, all are looked at.
-        let behind = cpu
-            .pages
-            .partition_point(|placed| placed.page.time_stamp < from);
-        let first_page = behind.saturating_sub(1);
+        let first_page = cpu.first_page(from);
         let mut stream = Self {
             view,
             cpu,
@@ -207,6 +220,8 @@ impl<'v> CpuStream<'v> {
             taken: Box::new([0; SUBBUF_DATA]),
             next: None,
             skipped: None,
+            entries_read: 0,
+            read: None,
         };
         stream.advance();
         stream
@@ -296,6 +311,11 @@ impl<'v> CpuStream<'v> {
                 std::mem::swap(&mut self.buffer, &mut self.taken);
             }
             self.next_page += 1;
+            let entries = u64::from(placed.page.entries);
+            self.entries_read += entries;
+            if let Some(read) = self.read {
+                read.fetch_add(entries, Ordering::Relaxed);
+            }
             self.size = self
                 .view
                 .read_page(self.cpu.cpu, placed, &mut self.buffer)

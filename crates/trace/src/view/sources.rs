@@ -1,5 +1,7 @@
 //! Several views, read as one: their events in the order of time.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use outlive_ring::extension::ClockPair;
 
 use super::clock_line::convert;
@@ -89,6 +91,8 @@ pub enum NoCommonTime {
 pub struct Sources<'v> {
     sources: Vec<Source<'v>>,
     timeline: Timeline,
+    /// Entries that were read.
+    read: AtomicU64,
 }
 
 impl<'v> Sources<'v> {
@@ -102,7 +106,7 @@ impl<'v> Sources<'v> {
     /// When one cannot be converted, and their boots or clocks differ or are not known.
     pub fn new(sources: Vec<Source<'v>>) -> Result<Self, NoCommonTime> {
         let timeline = timeline(&sources, are_of_one_boot(&sources))?;
-        Ok(Self { sources, timeline })
+        Ok(Self::with(sources, timeline))
     }
 
     /// As [`Sources::new`], of sources that the caller knows to be of one boot.
@@ -112,7 +116,15 @@ impl<'v> Sources<'v> {
     /// When one cannot be converted, and their clocks differ.
     pub fn of_one_boot(sources: Vec<Source<'v>>) -> Result<Self, NoCommonTime> {
         let timeline = timeline(&sources, true)?;
-        Ok(Self { sources, timeline })
+        Ok(Self::with(sources, timeline))
+    }
+
+    fn with(sources: Vec<Source<'v>>, timeline: Timeline) -> Self {
+        Self {
+            sources,
+            timeline,
+            read: AtomicU64::new(0),
+        }
     }
 
     /// The sources, as they were given.
@@ -131,6 +143,25 @@ impl<'v> Sources<'v> {
     #[must_use]
     pub fn entries(&self) -> u64 {
         self.sources.iter().map(|s| s.view.entries()).sum()
+    }
+
+    /// Entries that [`Sources::events`] reads, those that nobody asked for among them.
+    #[must_use]
+    pub fn to_read(&self) -> u64 {
+        let entries = |source: &Source<'_>| source.view.entries_from(source.cpu, source.from);
+        self.sources.iter().map(entries).sum()
+    }
+
+    /// Entries that were read of all sources so far, each time that they are gone through: how far
+    /// somebody is. May be asked from another thread.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Notes entries that were read past [`Sources::events`].
+    pub fn note_read(&self, entries: u64) {
+        self.read.fetch_add(entries, Ordering::Relaxed);
     }
 
     /// A time of a source's trace clock, in the common time.
@@ -174,14 +205,17 @@ impl<'v> Sources<'v> {
     /// source that was given first.
     #[must_use]
     pub fn events(&self) -> MergedSources<'_> {
-        let streams = self.sources.iter().map(|source| {
-            let events = source.view.events_between(source.cpu, source.from, None);
-            events.wanting(source.wanted.as_ref())
-        });
         MergedSources {
             sources: self,
-            streams: streams.collect(),
+            streams: self.sources.iter().map(|s| self.events_of(s)).collect(),
         }
+    }
+
+    /// The wanted events of one of the sources.
+    #[must_use]
+    pub fn events_of<'s>(&'s self, source: &'s Source<'s>) -> MergedEvents<'s> {
+        let events = source.view.events_between(source.cpu, source.from, None);
+        events.wanting(source.wanted.as_ref()).counting(&self.read)
     }
 }
 
