@@ -96,7 +96,17 @@ fn what_a_damaged_region_lacks_is_said_and_is_the_exit_code() {
     let exported = export(&unpacked, &out, &[]);
     assert_eq!(exported.status.code(), Some(1), "{}", stderr(&exported));
     assert!(stderr(&exported).contains("is damaged"));
-    assert!(out.exists());
+    let (lines, missing) = without_missing(&std::fs::read_to_string(&out).unwrap());
+    assert!(lines.lines().count() > 1000);
+    let damaged = serde_json::json!({"source": unpacked.region, "damaged": true});
+    assert_eq!(missing, [damaged]);
+    // No event is asked for: what is missing is all that there is to say.
+    let nothing = ["--filter", "common_pid == 2147483647"];
+    export(&unpacked, &out, &nothing);
+    let (lines, missing) = without_missing(&std::fs::read_to_string(&out).unwrap());
+    assert_eq!(lines, "");
+    let lost = serde_json::json!({"source": unpacked.region, "cpu": 0, "lost": null});
+    assert!(missing.contains(&lost), "{missing:?}");
 }
 
 #[test]
@@ -230,6 +240,18 @@ fn filtered(lines: &str, pid: i64) -> (Vec<(i64, i64, bool)>, BTreeSet<i64>) {
     (kept, lost)
 }
 
+/// JSON lines as they are without what the last line says of the whole, and that.
+fn without_missing(lines: &str) -> (String, Vec<Value>) {
+    let mut lines: Vec<String> = lines.lines().map(|line| format!("{line}\n")).collect();
+    let mut last: Value = serde_json::from_str(&lines.pop().unwrap()).unwrap();
+    let missing = last.as_object_mut().unwrap().remove("missing").unwrap();
+    // Without any event it is alone.
+    if last.as_object().unwrap().contains_key("ts") {
+        lines.push(format!("{last}\n"));
+    }
+    (lines.concat(), missing.as_array().unwrap().clone())
+}
+
 /// Where an event that a filter leaves out was the first behind a loss, the loss was once left out
 /// with it.
 #[test]
@@ -276,10 +298,16 @@ fn a_loss_before_an_event_that_is_not_asked_for_is_shown_before_the_next_that_is
             assert!(is_last, "{pid}: {text}");
         }
         let exported = export(&unpacked, &out, &filter);
-        assert_eq!(std::fs::read_to_string(&out).unwrap(), json);
-        let stderr = stderr(&exported);
-        let noted = stderr.matches("are missing behind the last").count();
-        assert_eq!(noted, lost_at_end.len(), "{pid}: {stderr}");
+        assert_eq!(exported.status.code(), Some(1), "it is damaged");
+        let (lines, missing) = without_missing(&std::fs::read_to_string(&out).unwrap());
+        assert_eq!(lines, json);
+        let damaged = missing.iter().filter(|one| one["damaged"] == true);
+        assert_eq!(damaged.count(), 1, "{pid}: {missing:?}");
+        let behind: BTreeSet<i64> = missing
+            .iter()
+            .filter_map(|one| one["cpu"].as_i64())
+            .collect();
+        assert_eq!(behind, lost_at_end, "{pid}");
         carried += lost;
         at_end += lost_at_end.len();
     }

@@ -182,7 +182,7 @@ fn what_is_missing_behind_the_last_event_asked_for_is_said() {
     let asked = ["--filter", "common_pid == 2147483647"];
     let region = [unpacked.region.as_str(), "--formats", &unpacked.formats];
     let folder = tempfile::tempdir().unwrap();
-    let said = ["x.parquet", "x.jsonl"].map(|name| {
+    let said = ["x.parquet", "x.csv"].map(|name| {
         let output = export(&[&region[..], &asked].concat(), &folder.path().join(name));
         assert_eq!(output.status.code(), Some(1));
         let stderr = String::from_utf8_lossy(&output.stderr);

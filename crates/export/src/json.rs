@@ -4,13 +4,13 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use outlive_event::{Catalog, EventFormat, Value};
-use outlive_trace::view::{SourceEvent, Sources, ViewEvent};
+use outlive_trace::view::{MergedSources, Source, SourceEvent, Sources, ViewEvent};
 use serde_json::{Map, Value as Json, json};
 
 use crate::{Error, Exporter, Result, Summary, output};
 
 /// Writes JSON lines. With several sources, each line has the `source` and the `time` in the
-/// common clock beside the source's own `ts`.
+/// common clock beside the source's own `ts`. The last line has the key `missing`, if something is.
 #[derive(Debug)]
 pub struct JsonLines;
 
@@ -19,19 +19,52 @@ impl Exporter for JsonLines {
         let file = output::create(out)?;
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         let mut summary = Summary::default();
+        // Written when the next one is there: the last one has more to say.
         let mut line = Vec::new();
+        let mut put = |line: &[u8]| writer.write_all(line).map_err(Error::io("write", out));
         let mut events = sources.events();
         while let Some(next) = events.next_event() {
+            put(&line)?;
             line.clear();
             write_merged(&mut line, sources, &next)?;
-            let written = writer.write_all(&line);
-            written.map_err(Error::io("write", out))?;
             summary.count(&next.event);
         }
-        summary.note_left(sources, &events);
+        events.left().for_each(|(_, left)| summary.count_left(left));
+        push_missing(&mut line, missing(sources, &events))?;
+        put(&line)?;
         writer.flush().map_err(Error::io("write", out))?;
         Ok(summary)
     }
+}
+
+/// What no event's line tells: what is missing behind the last ones, and what is damaged.
+fn missing(sources: &Sources<'_>, events: &MergedSources<'_>) -> Vec<Json> {
+    let source = |index: usize| &sources.sources()[index];
+    let left = events.left().map(|(index, left)| {
+        let Source { name, view, .. } = source(index);
+        let buffer = view.buffer_word().to_lowercase();
+        json!({"source": name, buffer: left.buffer, "lost": left.missed.count()})
+    });
+    let damaged = sources.sources().iter().filter(|s| !s.view.is_whole());
+    let damaged = damaged.map(|source| json!({"source": source.name, "damaged": true}));
+    left.chain(damaged).collect()
+}
+
+/// Adds to a line, the last, what is missing; if there is none, as a line of its own.
+fn push_missing(line: &mut Vec<u8>, missing: Vec<Json>) -> serde_json::Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let is_empty = line.is_empty();
+    line.truncate(line.len().saturating_sub("}\n".len()));
+    line.extend_from_slice(if is_empty {
+        b"{\"missing\":"
+    } else {
+        b",\"missing\":"
+    });
+    serde_json::to_writer(&mut *line, &missing)?;
+    line.extend_from_slice(b"}\n");
+    Ok(())
 }
 
 /// Appends the event's object and a line end.
