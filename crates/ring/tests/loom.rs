@@ -178,10 +178,17 @@ fn each_event_is_delivered_or_missed_and_never_torn() {
     });
 }
 
-/// Threads that write as fast as they can into fewer lanes than they are. Nobody is inside of a lane
-/// beside another one, and whoever comes next sees what the last one did: the checker's cells tell.
-fn lanes_are_exclusive(nr_lanes: u32, threads: usize) {
-    const CALLS: usize = 2;
+/// A thread's part of a model: the lanes, its place among their threads, and the lanes' cells, into which
+/// it counts each time that it is inside of one. Returns how often that was.
+type Part = fn(&Lanes<'static, HeapMemory>, &ThreadSlot<'static>, &Cells) -> usize;
+
+/// Threads that do this beside each other, with so many lanes. Nobody is inside of a lane beside another
+/// one, and whoever comes next sees what the last one did: the checker's cells tell.
+///
+/// The barrier is [`Barrier::Own`], a fence on both sides. That is what `membarrier` in one thread is to
+/// the others that run: a full barrier at some place of theirs, which each may take to be the one between
+/// its store and its load. What the compiler may do is not modelled.
+fn lanes_are_exclusive(nr_lanes: u32, threads: usize, part: Part) {
     let geometry = Geometry::new(u64::from(nr_lanes) * (16 << 10) + (12 << 10), nr_lanes).unwrap();
     let mut model = loom::model::Builder::new();
     model.preemption_bound = model.preemption_bound.or(Some(3));
@@ -203,21 +210,9 @@ fn lanes_are_exclusive(nr_lanes: u32, threads: usize) {
                 loom::thread::spawn(move || {
                     let (lanes, cells) = &*shared;
                     let thread = ThreadSlot::new();
-                    let written = (0..CALLS).filter(|_| {
-                        let Ok(mut inside) = lanes.enter(&thread) else {
-                            return false;
-                        };
-                        // Every other one begins a sub-buffer, so that the lane is given up.
-                        inside.writer().record(&[0; LEN], 1).unwrap();
-                        cells.0[inside.writer().cpu() as usize].with_mut(|count| {
-                            // SAFETY: that nobody else is here is what is tested.
-                            unsafe { *count += 1 }
-                        });
-                        true
-                    });
-                    let written = written.count();
+                    let counted = part(lanes, &thread, cells);
                     lanes.leave(&thread);
-                    written
+                    counted
                 })
             })
             .collect();
@@ -244,12 +239,94 @@ unsafe impl Sync for Cells {}
 // SAFETY: as above.
 unsafe impl Send for Cells {}
 
+impl Cells {
+    /// Counts, with the lane for itself for as long as `f` takes.
+    fn inside<R>(&self, lane: u32, f: impl FnOnce() -> R) -> R {
+        self.0[lane as usize].with_mut(|count| {
+            // SAFETY: that nobody else is here is what is tested.
+            unsafe { *count += 1 };
+            f()
+        })
+    }
+}
+
+/// Every other event begins a sub-buffer, so that the lane is given up.
+fn write_long(
+    lanes: &Lanes<'static, HeapMemory>,
+    thread: &ThreadSlot<'static>,
+    cells: &Cells,
+) -> usize {
+    let written = (0..2).filter(|_| {
+        let Ok(mut inside) = lanes.enter(thread) else {
+            return false;
+        };
+        inside.writer().record(&[0; LEN], 1).unwrap();
+        cells.inside(inside.writer().cpu(), || true)
+    });
+    written.count()
+}
+
+/// As the recorder does: quickly, in the only lane, if it is the thread's own, else by the long way.
+fn write_own(
+    lanes: &Lanes<'static, HeapMemory>,
+    thread: &ThreadSlot<'static>,
+    cells: &Cells,
+) -> usize {
+    let mut counted = 0;
+    for _ in 0..3 {
+        let is_done = lanes.record_own(thread, &[0; 8], || {
+            counted += 1;
+            cells.inside(0, || 1)
+        });
+        if !is_done && let Ok(mut inside) = lanes.enter(thread) {
+            counted += 1;
+            cells
+                .inside(0, || inside.writer().record(&[0; 8], 1))
+                .unwrap();
+        }
+    }
+    counted
+}
+
+/// Inside of its lane a signal handler of the thread comes, which writes too.
+fn write_from_inside(
+    lanes: &Lanes<'static, HeapMemory>,
+    thread: &ThreadSlot<'static>,
+    cells: &Cells,
+) -> usize {
+    let Ok(mut inside) = lanes.enter(thread) else {
+        return 0;
+    };
+    let lane = inside.writer().cpu();
+    let borrowed = cells.inside(lane, || {
+        let Ok(mut borrowed) = lanes.enter(thread) else {
+            return 0;
+        };
+        assert_ne!(borrowed.writer().cpu(), lane);
+        let written = borrowed.writer().record(&[0; 8], 1);
+        cells.inside(borrowed.writer().cpu(), || written).unwrap();
+        1
+    });
+    inside.writer().record(&[0; 8], 1).unwrap();
+    1 + borrowed
+}
+
 #[test]
 fn two_threads_share_one_lane_and_neither_waits() {
-    lanes_are_exclusive(1, 2);
+    lanes_are_exclusive(1, 2, write_long);
 }
 
 #[test]
 fn three_threads_share_two_lanes() {
-    lanes_are_exclusive(2, 3);
+    lanes_are_exclusive(2, 3, write_long);
+}
+
+#[test]
+fn the_quick_way_into_a_lane_excludes_who_takes_it() {
+    lanes_are_exclusive(1, 2, write_own);
+}
+
+#[test]
+fn a_lane_is_borrowed_from_inside_of_another_one() {
+    lanes_are_exclusive(2, 2, write_from_inside);
 }
