@@ -18,6 +18,7 @@ pub(crate) enum Kind {
     Appender,
     Chrome,
     FlightRecorder,
+    Faultbox,
 }
 
 /// A layer that does nothing: what `tracing` itself costs.
@@ -31,12 +32,13 @@ const FILE: &str = "events";
 const ROOM: usize = 100_000;
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Outlive,
         Self::Appender,
         Self::Chrome,
         Self::FlightRecorder,
+        Self::Faultbox,
     ];
     /// Outlive's place among them.
     pub(crate) const OUTLIVE: usize = 1;
@@ -53,6 +55,7 @@ impl Kind {
             Self::Appender => "appender",
             Self::Chrome => "chrome",
             Self::FlightRecorder => "flight-recorder",
+            Self::Faultbox => "faultbox",
         }
     }
 
@@ -63,6 +66,7 @@ impl Kind {
             Self::Appender => "tracing-subscriber fmt, tracing-appender",
             Self::Chrome => "tracing-chrome",
             Self::FlightRecorder => "tracing-flight-recorder",
+            Self::Faultbox => "faultbox, with its shared ring",
         }
     }
 
@@ -99,6 +103,14 @@ impl Kind {
                 tracing::subscriber::set_global_default(registry().with(layer))?;
                 Ok(Box::new(recorder))
             }
+            Self::Faultbox => {
+                let ring = faultbox::shared_ring::SharedRing::open(folder.join(FILE), ROOM)?;
+                let config = faultbox::Config::new("peers", "0", folder.join("reports"));
+                faultbox::init(config.shared_ring(ring.into()));
+                let layer = faultbox::BreadcrumbLayer::new();
+                tracing::subscriber::set_global_default(registry().with(layer))?;
+                Ok(Box::new(()))
+            }
         }
     }
 
@@ -109,6 +121,13 @@ impl Kind {
             // It writes nothing by itself.
             Self::FlightRecorder => "0 (in memory)".to_owned(),
             Self::Outlive => format!("{} events", outlives(folder)?),
+            Self::Faultbox => {
+                let ring = faultbox::shared_ring::SharedRing::join(folder.join(FILE))?;
+                let crumbs = ring.ok_or("no ring")?.snapshot();
+                // Its ring has a text for each, of the message alone.
+                let whole = crumbs.iter().filter(|crumb| !crumb.fields.is_null());
+                format!("{} texts, {} with fields", crumbs.len(), whole.count())
+            }
             Self::Appender => {
                 let text = std::fs::read_to_string(folder.join(FILE))?;
                 let whole = text.lines().filter(|line| line.contains("elapsed=0.25"));
