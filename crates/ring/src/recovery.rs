@@ -141,6 +141,9 @@ pub enum Reason {
     /// Kept; but a record has a form in which no kernel writes it, though a kernel reads it. It is
     /// [doubtful](Page::is_doubtful).
     OddForm,
+    /// Kept; but one of its events has a time that is none that the trace clock can have. It is
+    /// [doubtful](Page::is_doubtful).
+    EndsBeyondClock(u64),
     /// Kept; but it ends after the sub-buffer behind it begins, and one of the two has wrong times:
     /// events go into a buffer in the order of time. Both are [doubtful](Page::is_doubtful).
     Overlap {
@@ -174,6 +177,9 @@ impl fmt::Display for Reason {
                 write!(f, "ends after {kept} bytes, before the sub-buffer's end")
             }
             Self::OddForm => f.write_str("a record has a form that nobody writes"),
+            Self::EndsBeyondClock(time) => {
+                write!(f, "has times up to {time:#x}, beyond the trace clock")
+            }
             Self::Overlap { next } => write!(
                 f,
                 "ends after sub-buffer {next} begins: the times of one of the two are wrong"
@@ -196,7 +202,10 @@ impl Reason {
     /// Whether the sub-buffer was kept as a whole and is in doubt.
     #[must_use]
     pub fn is_doubt(&self) -> bool {
-        matches!(self, Self::OddForm | Self::Overlap { .. })
+        matches!(
+            self,
+            Self::OddForm | Self::EndsBeyondClock(_) | Self::Overlap { .. }
+        )
     }
 }
 

@@ -95,6 +95,7 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
         self.reject_copies(&mut items);
         self.keep(&items, index.is_some());
         self.note_odd_forms();
+        self.doubt_ends_beyond_clock();
         self.doubt_overlaps();
         self.result.oldest = self
             .head
@@ -362,6 +363,24 @@ impl<'a, M: Memory> CpuRecovery<'a, M> {
             reason: Reason::OddForm,
         });
         self.result.rejected.extend(odd);
+    }
+
+    /// Marks what begins within the trace clock and ends beyond it: a time in it is wrong.
+    fn doubt_ends_beyond_clock(&mut self) {
+        let end = self.region.clock_end();
+        let ends_beyond = |page: &Page| {
+            let last = page.last.filter(|&last| last >= end);
+            last.filter(|_| page.time_stamp < end && page.source == PageSource::Unsealed)
+        };
+        for page in &mut self.result.pages {
+            if let Some(last) = ends_beyond(page) {
+                page.is_doubtful = true;
+                self.result.rejected.push(Rejected {
+                    subbuf: page.subbuf,
+                    reason: Reason::EndsBeyondClock(last),
+                });
+            }
+        }
     }
 
     /// Marks each two neighbours of which the second begins before the first ends.

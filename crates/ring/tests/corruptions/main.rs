@@ -11,7 +11,8 @@ use std::fmt::Write;
 
 use cases::{Case, Lines};
 use kernel::KernelCpu;
-use outlive_ring::{HeapMemory, LayoutError, Recovery};
+use outlive_ring::layout::{SUBBUF_DATA, SUBBUF_HEADER};
+use outlive_ring::{HeapMemory, LayoutError, Reason, Recovery};
 use sha2::{Digest, Sha256};
 use support::{Kept, fixture, fixture_path, golden_region, kept_events};
 
@@ -438,4 +439,37 @@ fn a_region_is_found_by_any_cpu_block_that_is_left() {
             );
         }
     }
+}
+
+/// A cache line of ones in the newest sub-buffer, as records are absolute time stamps beyond all clocks. Nothing
+/// comes behind it that they could overlap.
+#[test]
+fn times_beyond_the_clock_in_the_newest_sub_buffer_are_doubtful() {
+    let mut region = golden_region();
+    let (memory, recovery) = support::recover(&region);
+    let page = *recovery.cpu(0).pages.last().unwrap();
+    let mut buffer = [0; SUBBUF_DATA];
+    let data = page.read(&recovery.geometry, &memory, 0, &mut buffer);
+    let events = outlive_ring::Events::new(page.time_stamp, data).map(Result::unwrap);
+    // A record of whole time stamps.
+    let event = events
+        .map(|event| event.payload)
+        .find(|payload| payload.len() % 8 == 4);
+    let event = event.unwrap();
+    let header = event.as_ptr().addr() - data.as_ptr().addr() - 4;
+    let at = recovery.geometry.subbuf_offset(0, page.subbuf) + SUBBUF_HEADER + header;
+    region[at..at + 4 + event.len()].fill(0xff);
+
+    let (_, damaged) = support::recover(&region);
+    let newest = damaged.cpu(0).pages.last().unwrap();
+    assert_eq!(
+        (newest.subbuf, newest.entries),
+        (page.subbuf, page.entries - 1)
+    );
+    assert!(newest.is_doubtful);
+    let [rejected] = damaged.cpu(0).rejected[..] else {
+        panic!("{:?}", damaged.cpu(0).rejected);
+    };
+    assert!(matches!(rejected.reason, Reason::EndsBeyondClock(last) if last >= 1 << 59));
+    assert!(rejected.reason.is_kept() && rejected.subbuf == page.subbuf);
 }

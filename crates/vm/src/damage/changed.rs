@@ -55,6 +55,8 @@ pub struct Changed {
     pub change: Change,
     /// What outlive says of it; `None` if it is shown as any other.
     pub mark: Option<Mark>,
+    /// Whether the kernel shows any event of its sub-buffer that outlive shows.
+    pub is_in_shown: bool,
 }
 
 impl Mark {
@@ -93,11 +95,17 @@ impl Change {
 
 impl Changed {
     /// What became of an event that the undamaged region does not hold.
-    pub(super) fn new(base: &Base, places: &BTreeMap<&Identity, usize>, event: &KeptEvent) -> Self {
+    pub(super) fn new(
+        base: &Base,
+        places: &BTreeMap<&Identity, usize>,
+        event: &KeptEvent,
+        is_in_shown: bool,
+    ) -> Self {
         Self {
             event: fingerprint(&event.identity),
             change: Change::of(base, places, event),
             mark: Mark::of(base, event),
+            is_in_shown,
         }
     }
 }

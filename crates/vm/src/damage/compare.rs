@@ -133,6 +133,27 @@ impl Ours {
         real.filter(|event| Mark::of(base, event).is_some()).count()
     }
 
+    /// CPU and number of each sub-buffer of which the kernel shows an event that ours shows too.
+    fn subbufs_shown_by(
+        &self,
+        places: &BTreeMap<&Identity, usize>,
+        outcome: &Outcome,
+    ) -> BTreeSet<(u32, u32)> {
+        let Outcome::Attached { cpus, .. } = outcome else {
+            return BTreeSet::new();
+        };
+        let kept: BTreeSet<usize> = cpus.iter().flat_map(|cpu| places_of(&cpu.kept)).collect();
+        let others: BTreeSet<u32> = cpus.iter().flat_map(|cpu| cpu.others.clone()).collect();
+        let is_shown = |event: &&KeptEvent| match places.get(&event.identity) {
+            Some(place) => kept.contains(place),
+            None => others.contains(&fingerprint_of(event)),
+        };
+        let shown = self.events.iter().filter(is_shown);
+        shown
+            .map(|event| (event.identity.cpu, event.page.subbuf))
+            .collect()
+    }
+
     fn kept(&self) -> Kept {
         Kept {
             real: places_of(&self.split.kept).len(),
@@ -173,6 +194,7 @@ impl Comparison {
         let (sealed, invented) = sealed.kept(&record.edits);
         let by_us = places_of(&ours.split.kept);
         let others = ours.split.others.iter();
+        let shown = ours.subbufs_shown_by(&places, &record.outcome);
         Self {
             kernel,
             ours: ours.kept(),
@@ -182,7 +204,10 @@ impl Comparison {
                 .filter(|event| places.contains_key(&event.identity))
                 .count(),
             changed: others
-                .map(|event| Changed::new(base, &places, event))
+                .map(|event| {
+                    let subbuf = (event.identity.cpu, event.page.subbuf);
+                    Changed::new(base, &places, event, shown.contains(&subbuf))
+                })
                 .collect(),
             doubted: ours.doubted(base),
             sealed,
