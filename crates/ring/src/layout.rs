@@ -372,7 +372,7 @@ impl Geometry {
     /// Finds the geometry of a region of `size` bytes whose CPU blocks say nothing any more, where its first words
     /// still name the layout: it is the one in whose every block an index array has each sub-buffer once.
     pub(crate) fn find_by_index(memory: &impl Memory, size: u64) -> Option<Self> {
-        if size > memory.len() as u64 {
+        if !(SUBBUF_SIZE as u64..=memory.len() as u64).contains(&size) {
             return None;
         }
         let named = |format: &RegionFormat| format.is_named_by(memory);
