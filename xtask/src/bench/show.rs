@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::stopwatch::{Times, time};
+use super::stopwatch::{Times, target, time};
 use super::{outlive, quiet};
 
 const ROUNDS: usize = 5;
@@ -47,9 +47,10 @@ pub(crate) fn show() -> Result<()> {
     println!("scheduler events of perf bench sched pipe, {ROUNDS} rounds, alternating");
     println!("  outlive show     {show}  {ours} events, {show_rate:.3} million/s");
     println!("  trace-cmd report {report}  {theirs} events, {report_rate:.3} million/s");
+    let ratio = show_rate / report_rate;
     println!(
-        "  ratio            {:9.1}  (target: at least 8)",
-        show_rate / report_rate
+        "  ratio            {ratio:9.1}{}",
+        target("at least 12", ratio >= 12.0)
     );
     Ok(())
 }

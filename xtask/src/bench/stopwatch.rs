@@ -42,6 +42,12 @@ impl std::fmt::Display for Times {
     }
 }
 
+/// A target behind a figure, and whether it was missed.
+pub(crate) fn target(words: &str, is_met: bool) -> String {
+    let missed = if is_met { "" } else { ": not met" };
+    format!("  (target: {words}{missed})")
+}
+
 /// How long something takes.
 pub(crate) fn time(what: impl FnOnce() -> Result<()>) -> Result<Duration> {
     let start = Instant::now();
@@ -59,4 +65,16 @@ pub(crate) fn children_time() -> Result<Duration> {
     let times = fields.split(' ').skip(13).take(2).map(str::parse::<u64>);
     let ticks: u64 = times.sum::<Result<_, _>>()?;
     Ok(Duration::from_secs(ticks) / rustix::param::clock_ticks_per_second() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_was_missed_is_told() {
+        assert_eq!(target("at least 12", true), "  (target: at least 12)");
+        let missed = target("at least 12", false);
+        assert_eq!(missed, "  (target: at least 12: not met)");
+    }
 }
