@@ -40,16 +40,17 @@ pub(crate) extern "C" fn in_child() {
 #[cold]
 pub(crate) fn begin_region(inner: &Inner) -> bool {
     let Control { child, lost, .. } = inner.control;
-    let is_first = child
-        .compare_exchange(0, BEGUN, Ordering::SeqCst, Ordering::SeqCst)
-        .is_ok();
-    if !is_first {
-        lost.fetch_add(1, Ordering::SeqCst);
-        // Sequentially consistent on both sides: either we see that it is ready, or it sees our count.
-        if child.load(Ordering::SeqCst) == READY {
-            count_lost(inner);
+    match child.compare_exchange(0, BEGUN, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => {}
+        Err(READY) => return true,
+        Err(_) => {
+            lost.fetch_add(1, Ordering::SeqCst);
+            // Sequentially consistent on both sides: either we see that it is ready, or it sees our count.
+            if child.load(Ordering::SeqCst) == READY {
+                count_lost(inner);
+            }
+            return false;
         }
-        return false;
     }
     inner.registry.unlock_in_child();
     let is_ready = make(inner).is_some_and(|place| place.replace(inner.memory()));
