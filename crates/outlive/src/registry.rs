@@ -355,3 +355,36 @@ impl Locked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Field;
+    use outlive_ring::Geometry;
+
+    fn register(locked: &Locked, layout: &Layout, memory: RawMemory<'static>, site: &'static Site) {
+        let types = [u64::TYPE];
+        locked.with(|registry| registry.register(layout, memory, site, &types));
+    }
+
+    /// The parent's other thread had written the format, and given the id to nobody.
+    #[test]
+    fn an_id_that_was_being_given_when_the_process_forked_is_nobodys() {
+        static BEFORE: Site = Site::new("fork", "before", &["number"]);
+        static BEHIND: Site = Site::new("fork", "behind", &["number"]);
+        let layout = Layout::new(&Geometry::new(64 << 10, 1).unwrap(), 4096, 0);
+        let len = usize::try_from(layout.area_size()).unwrap();
+        let words = Vec::leak(vec![0u64; len / 8]);
+        // SAFETY: for good, and used by nobody else.
+        let memory = unsafe { RawMemory::new(words.as_mut_ptr().cast(), len) };
+        let registry = Registry::new(&layout, memory, (&[], Vec::new()), RunRecord::default());
+        let locked = Locked::new(registry);
+        register(&locked, &layout, memory, &BEFORE);
+        locked.with(|registry| registry.known.push(1));
+        locked.holder.store(u32::MAX, Ordering::Relaxed);
+        locked.unlock_in_child();
+        register(&locked, &layout, memory, &BEHIND);
+        let first = switch::IDS.start;
+        assert_eq!((BEFORE.id(), BEHIND.id()), (Some(first), Some(first + 2)));
+    }
+}
