@@ -45,7 +45,8 @@ fn device_dax_survives_a_triple_fault() {
 }
 
 /// Power is cut, or the kernel panics: only what is on the disk is left. The area was written back every
-/// 200 ms, so what was recorded two seconds before the end is there, and nothing is missing in between.
+/// 200 ms: what is missing at the end is not older than the recorder says that events were before that, and what
+/// was recorded two seconds before the end is there.
 #[test]
 fn disk_file_survives_a_power_cut_up_to_the_last_write_back() {
     survives(Kind::Disk, Death::ResetFromOutside);

@@ -137,9 +137,8 @@ impl Case {
         let region = second.results().join("region");
         let loss = Loss::between(&region, reference.path()).map_err(|e| e.to_string())?;
         loss.check()?;
-        match (self.kind, self.death) {
-            (Kind::Disk, _) => {}
-            (_, Death::Reboot) => loss.check_closed()?,
+        match self.death {
+            Death::Reboot => loss.check_closed()?,
             _ => loss.check_poll_bound()?,
         }
         Ok(Survived { verdict, loss })

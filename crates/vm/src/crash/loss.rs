@@ -60,6 +60,8 @@ pub struct Loss {
     pub last_before_pair_ns: u64,
     /// The longest time between two polls that our recorder noted, in ns.
     pub max_delay_ns: u64,
+    /// The oldest that an event of ours was before it was written back to the disk, in ns; 0 where memory keeps it.
+    pub max_unflushed_ns: u64,
     /// Events, of the CPU that has most, from before the two begin to be the same, though both were recording.
     pub skipped: u64,
     /// Events of ours that the kernel's instance lacks.
@@ -99,6 +101,7 @@ impl Loss {
         let behind_pair = end_of(&cpus).saturating_sub(last_pair);
         Ok(Self {
             max_delay_ns: ours.heartbeat.max_delay_ns,
+            max_unflushed_ns: ours.heartbeat.max_unflushed_ns,
             last_before_pair_ns: loss.last_ns.saturating_sub(behind_pair),
             ..loss
         })
@@ -134,12 +137,14 @@ impl Loss {
         Err(format!("events before a clean end are missing: {self:?}"))
     }
 
-    /// Checks that what ours lacks at the end is not older than its recorder's polls are far apart.
+    /// Checks that what ours lacks at the end is not older than its recorder's polls are far apart, and on a disk
+    /// than what it had not written back.
     ///
     /// # Errors
     /// What does not hold, in words.
     pub fn check_poll_bound(&self) -> Result<(), String> {
-        if self.max_delay_ns > 0 && self.last_ran_ns <= self.max_delay_ns + SLACK_NS {
+        let bound = self.max_delay_ns + self.max_unflushed_ns + SLACK_NS;
+        if self.max_delay_ns > 0 && self.last_ran_ns <= bound {
             return Ok(());
         }
         Err(format!("more than a poll's events are missing: {self:?}"))
