@@ -237,8 +237,10 @@ impl TaskNames {
 /// The slots that a pid may go to. Not by the pid itself: tasks get theirs in a row, which would fill its
 /// slots without a gap and have an older pid among them go while most of the table is free.
 fn candidates(pid: i32, len: usize) -> impl Iterator<Item = usize> + Clone {
-    // Fibonacci hashing: 2^32 over the golden ratio.
-    let first = pid.cast_unsigned().wrapping_mul(0x9e37_79b1) >> 8;
+    // Fibonacci hashing, 2^32 over the golden ratio, which spreads a row evenly. By the upper bits: what is
+    // left over from a division does so for some lengths only.
+    let hash = pid.cast_unsigned().wrapping_mul(0x9e37_79b1);
+    let first = (u64::from(hash) * len as u64) >> 32;
     (0..WAYS.min(len)).map(move |i| (first as usize + i) % len)
 }
 
@@ -348,6 +350,18 @@ mod tests {
         }
         assert_eq!(names.overwritten(), 0);
         assert_eq!(task_names(&layout, &memory).len(), 1800);
+    }
+
+    /// An import had a table of this length for a machine's names, and one of them went.
+    #[test]
+    fn no_name_of_a_row_goes_while_most_of_the_table_is_free_whatever_its_length() {
+        for slots in (128..20_480).step_by(128).chain([20_352]) {
+            let mut table = alloc::vec![false; slots];
+            for pid in 9000..9000 + slots as i32 / 3 {
+                let free = candidates(pid, slots).find(|&slot| !table[slot]);
+                table[free.expect("a free slot")] = true;
+            }
+        }
     }
 
     #[test]
