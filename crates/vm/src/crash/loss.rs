@@ -35,7 +35,7 @@ const HALTED_NS: u64 = 50_000_000;
 const SLACK_NS: u64 = 250_000_000;
 /// Events of a CPU that only one of the two may have before they begin to be the same: the recording of one
 /// event begins after that of another.
-const SKIPPED: u64 = 256;
+const PASSED_OVER: u64 = 256;
 /// Events that both must have at least, and of the kernel's at least so many of a hundred.
 const BOTH: u64 = 100;
 const BOTH_PERCENT: u64 = 80;
@@ -63,7 +63,7 @@ pub struct Loss {
     /// The oldest that an event of ours was before it was written back to the disk, in ns; 0 where memory keeps it.
     pub max_unflushed_ns: u64,
     /// Events, of the CPU that has most, from before the two begin to be the same, though both were recording.
-    pub skipped: u64,
+    pub passed_over: u64,
     /// Events of ours that the kernel's instance lacks.
     pub more: u64,
     /// Events of the kernel's that ours lacks before others that it has: the text of each, and its place
@@ -116,8 +116,8 @@ impl Loss {
         let holds = self.between.is_empty()
             && self.both > BOTH
             && self.both * 100 >= all * BOTH_PERCENT
-            && self.skipped <= SKIPPED
-            && self.more <= SKIPPED;
+            && self.passed_over <= PASSED_OVER
+            && self.more <= PASSED_OVER;
         if holds {
             Ok(())
         } else {
@@ -161,8 +161,8 @@ impl Loss {
         let mut loss = Self::default();
         let (mut left, mut lacking) = (Vec::new(), Vec::new());
         for (cpu, (ours, kernels)) in cpus.iter().enumerate() {
-            let (ours, kernels, skipped) = beginning(ours, kernels);
-            loss.skipped = loss.skipped.max(skipped);
+            let (ours, kernels, passed_over) = beginning(ours, kernels);
+            loss.passed_over = loss.passed_over.max(passed_over);
             let found = find_all(ours, kernels, &mut left);
             let last = found.iter().rposition(|&is_found| is_found);
             let behind = last.map_or(0, |last| last + 1);
@@ -312,7 +312,7 @@ fn beginning<'a>(
 ) -> (&'a [Recorded], &'a [Recorded], u64) {
     let first = |events: &[Recorded]| events.first().map_or(0, |(time, _)| *time);
     let from = first(ours).max(first(kernels));
-    let skipped = |events: &[Recorded]| events.iter().filter(|(time, _)| *time >= from).count();
+    let passed_over = |events: &[Recorded]| events.iter().filter(|(time, _)| *time >= from).count();
     let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
     for (at, (_, bytes)) in kernels.iter().enumerate() {
         places.entry(bytes).or_default().push(at);
@@ -324,11 +324,11 @@ fn beginning<'a>(
     for (begin, (_, bytes)) in ours.iter().enumerate() {
         let mut places = places.get(bytes.as_slice()).into_iter().flatten();
         if let Some(&at) = places.find(|&&at| begin_both(&ours[begin..], &kernels[at..])) {
-            let skipped = skipped(&ours[..begin]).max(skipped(&kernels[..at]));
-            return (&ours[begin..], &kernels[at..], skipped as u64);
+            let passed_over = passed_over(&ours[..begin]).max(passed_over(&kernels[..at]));
+            return (&ours[begin..], &kernels[at..], passed_over as u64);
         }
     }
-    (&[], kernels, skipped(ours) as u64)
+    (&[], kernels, passed_over(ours) as u64)
 }
 
 /// Of each of the kernel's events, whether ours has it; what ours has beside them goes to `left`.
@@ -520,11 +520,11 @@ mod tests {
     #[test]
     fn beginning_that_only_one_has_is_counted() {
         let loss = compare(events((0..300).chain(600..1000)), events(300..1000));
-        assert_eq!((loss.both, loss.skipped), (400, 300));
+        assert_eq!((loss.both, loss.passed_over), (400, 300));
         loss.check().unwrap_err();
         // Older than anything that the other one has: overwritten there.
         let loss = compare(events(0..1000), events(400..1000));
-        assert_eq!((loss.both, loss.skipped), (600, 0));
+        assert_eq!((loss.both, loss.passed_over), (600, 0));
         loss.check().unwrap();
     }
 
