@@ -11,6 +11,7 @@ use outlive_event::{FilterError, Predicate};
 use outlive_ring::extension::Layout;
 use outlive_ring::{Lanes, RawMemory, Region, RunRecord};
 use outlive_trace::cmdline::EventToken;
+use outlive_trace::start::close_run;
 
 use crate::background::Background;
 use crate::builder::Prepared;
@@ -38,7 +39,8 @@ static CURRENT: AtomicPtr<Inner> = AtomicPtr::new(ptr::null_mut());
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// The program's flight recorder. Events are recorded while it lives; dropping it closes the run
-/// cleanly, as does `exit`.
+/// cleanly, as does `exit`. Where a panic drops it on its way out of `main`, the run has ended in a
+/// crash: recording ends, and the run is not closed.
 ///
 /// A program has one at a time, and [`event!`](crate::event) finds it by itself. What the run before
 /// left was kept when it started: [`previous`](Self::previous).
@@ -170,7 +172,8 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.inner.close();
+        // A panic that unwinds out of `main` comes by here: that is no clean exit.
+        self.inner.end(!std::thread::panicking());
     }
 }
 
@@ -191,8 +194,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Ends the recording, in the process that started it, once.
-    fn close(&'static self) {
+    /// Ends the recording, in the process that started it, once. The run is closed if that is a clean
+    /// exit.
+    fn end(&'static self, is_clean: bool) {
         let this = ptr::from_ref(self).cast_mut();
         let is_current = self.process.load(Ordering::Relaxed) == system::process_id()
             && CURRENT
@@ -207,7 +211,10 @@ impl Inner {
         let memory = self.memory();
         self.registry.with(|registry| {
             site::switch_off();
-            registry.close(&self.layout, &memory, &self.clock);
+            registry.end(&self.layout, &memory, &self.clock);
+            if is_clean {
+                close_run(&mut registry.run, &self.layout, &memory);
+            }
         });
         if let Some(background) = self.background.get() {
             background.end();
@@ -397,7 +404,7 @@ pub(crate) fn current() -> Option<&'static Inner> {
 
 extern "C" fn process_exits() {
     if let Some(inner) = current() {
-        inner.close();
+        inner.end(true);
     }
 }
 

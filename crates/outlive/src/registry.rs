@@ -17,7 +17,6 @@ use outlive_ring::catalog::{CatalogLog, TaskNames};
 use outlive_ring::extension::{Heartbeat, Layout, store_clock_pair, switch};
 use outlive_ring::{MemoryMut, RawMemory, RunRecord};
 use outlive_trace::cmdline::EventToken;
-use outlive_trace::start::close_run;
 
 use crate::clock::Clock;
 use crate::field::FieldType;
@@ -51,7 +50,7 @@ pub(crate) struct Registry {
     dropped: u64,
     pulse: Pulse,
     /// The recorder has ended: what a site would learn here is wrong for the next one.
-    is_closed: bool,
+    has_ended: bool,
     pub(crate) run: RunRecord,
 }
 
@@ -85,7 +84,7 @@ impl Registry {
             compiled: Vec::with_capacity(switch::IDS.len()),
             dropped: 0,
             pulse: Pulse::default(),
-            is_closed: false,
+            has_ended: false,
             run,
         }
     }
@@ -99,7 +98,7 @@ impl Registry {
         site: &'static Site,
         types: &[FieldType],
     ) -> Option<FilterError> {
-        if self.is_closed || site.id().is_some() {
+        if self.has_ended || site.id().is_some() {
             return None;
         }
         let Some((id, problem)) = self.event(layout, memory, site, types) else {
@@ -229,11 +228,10 @@ impl Registry {
     }
 
     /// The recorder ends: no site is registered any more.
-    pub(crate) fn close(&mut self, layout: &Layout, memory: &impl MemoryMut, clock: &Clock) {
-        self.is_closed = true;
+    pub(crate) fn end(&mut self, layout: &Layout, memory: &impl MemoryMut, clock: &Clock) {
+        self.has_ended = true;
         self.beat(layout, memory, clock, false);
         self.pair(layout, memory, clock);
-        close_run(&mut self.run, layout, memory);
     }
 
     /// Another region begins: that of a forked child.

@@ -11,6 +11,7 @@ use std::process::ExitStatus;
 use common::storm::{self, End, judge, judge_end, record_steps};
 use common::{Acks, Child, Folder, child_state, open_region, turn};
 use outlive::{Backing, Error};
+use outlive_trace::Verdict;
 use outlive_trace::view::View;
 
 /// How often each death is died.
@@ -73,6 +74,16 @@ fn child_exits_past_all_handlers() {
 #[test]
 fn child_exits_without_drop() {
     die_when_asked(Backing::Tmpfs(None), || std::process::exit(0));
+}
+
+#[test]
+fn child_panics() {
+    let Some((state, _)) = child_state() else {
+        return;
+    };
+    let _recorder = storm::start(&state, Backing::Tmpfs(None)).unwrap();
+    outlive::event!("storm:last");
+    panic!("out of main");
 }
 
 #[test]
@@ -165,6 +176,32 @@ fn an_exit_of_one_thread_keeps_what_all_had_recorded_before() {
     die_with("child_exits_without_drop", 8, End::Closed, |status| {
         status.code() == Some(0)
     });
+}
+
+/// The recorder is dropped on the way, and the process still exits by itself.
+#[test]
+fn a_panic_out_of_main_is_a_crash_and_gives_everything_back() {
+    let folder = Folder::new();
+    let status = Child::spawn("child_panics", folder.path(), 1).wait();
+    assert_eq!(status.code(), Some(101));
+    let _turn = turn();
+    let recorder = storm::start(folder.path(), Backing::Tmpfs(None)).unwrap();
+    let previous = recorder.previous().expect("the run before is kept");
+    assert_eq!(previous.verdict(), Verdict::Crash);
+    assert_eq!(
+        previous.view().unwrap().entries(),
+        2,
+        "the event and the panic"
+    );
+    // In this process, which goes on.
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _recorder = recorder;
+        panic!("caught");
+    }));
+    assert!(unwound.is_err());
+    let next = storm::start(folder.path(), Backing::Tmpfs(None)).unwrap();
+    let previous = next.previous().expect("the run before is kept");
+    assert_eq!(previous.verdict(), Verdict::Crash);
 }
 
 /// A memory cgroup with a limit, gone with the test.
