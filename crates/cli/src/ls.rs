@@ -1,8 +1,10 @@
 //! `outlive ls`: the instances and what is kept of earlier runs.
 
+use std::collections::HashMap;
 use std::io::Write;
 
 use anyhow::Result;
+use outlive_ring::RunRecord;
 use outlive_trace::start::KERNEL_BACKING;
 use outlive_trace::view::View;
 use outlive_trace::{
@@ -11,6 +13,8 @@ use outlive_trace::{
 use serde_json::{Value, json};
 
 use crate::args::{Args, LsArgs};
+use crate::last::{ProgramEnd, supervisor};
+use crate::run::SUPERVISOR;
 use crate::summary::Summary;
 use crate::target::{existing_state, newest, state_path};
 use crate::{exit, target, units};
@@ -23,6 +27,10 @@ struct Row {
     /// `recording` or `closed` for a live area; `complete` or `collecting` for a generation.
     state: &'static str,
     verdict: Verdict,
+    /// The run record, where it was read.
+    run: Option<RunRecord>,
+    /// How the program ended, of a run that had a supervisor.
+    program_end: Option<ProgramEnd>,
     /// When the run ended, or when one that goes on was started: nanoseconds since 1970.
     when_ns: Option<u64>,
     summary: Summary,
@@ -46,7 +54,8 @@ pub(crate) fn run(args: &Args, ls: &LsArgs) -> Result<u8> {
         return Ok(exit::DONE);
     }
     let rows: Result<Vec<Vec<Row>>> = states.iter().map(rows).collect();
-    let rows: Vec<Row> = rows?.into_iter().flatten().collect();
+    let mut rows: Vec<Row> = rows?.into_iter().flatten().collect();
+    share_program_ends(&mut rows);
     let mut out = std::io::stdout().lock();
     match ls.json {
         true => {
@@ -56,6 +65,18 @@ pub(crate) fn run(args: &Args, ls: &LsArgs) -> Result<u8> {
         false => write_table(&mut out, &rows)?,
     }
     Ok(exit::DONE)
+}
+
+/// What a supervisor says of its program's end is told of the program's own region too.
+fn share_program_ends(rows: &mut [Row]) {
+    let ends: HashMap<_, _> = rows
+        .iter()
+        .filter_map(|row| Some((row.supervised_by()?, row.program_end.clone()?)))
+        .collect();
+    for row in rows {
+        let end = row.supervised_by().and_then(|by| ends.get(&by));
+        row.program_end = end.cloned();
+    }
 }
 
 /// Prints the list of a state folder.
@@ -109,6 +130,8 @@ impl Row {
             aliases: Vec::new(),
             state: "recording",
             verdict: Verdict::StillRunning,
+            run: None,
+            program_end: None,
             when_ns: None,
             summary: Summary::default(),
             size_bytes: 0,
@@ -124,6 +147,8 @@ impl Row {
             aliases: Vec::new(),
             state: if is_running { "recording" } else { "closed" },
             verdict: Verdict::Unknown,
+            run: None,
+            program_end: None,
             when_ns: None,
             summary: Summary::default(),
             size_bytes: place.len_bytes(),
@@ -131,7 +156,7 @@ impl Row {
         };
         match View::open_place(place) {
             Ok(view) => {
-                row.summary = Summary::of(&view);
+                row.read_view(&view);
                 let started = view.run.as_ref().map(|run| run.started_realtime_ns);
                 (row.verdict, row.when_ns) = match is_running {
                     true => (Verdict::StillRunning, started),
@@ -153,6 +178,8 @@ impl Row {
                 "complete"
             },
             verdict: Verdict::of_generation(generation, None),
+            run: None,
+            program_end: None,
             when_ns: None,
             summary: Summary::default(),
             size_bytes: generation.disk_bytes(),
@@ -170,12 +197,33 @@ impl Row {
     fn read(&mut self, generation: &Generation) {
         match View::open_with_tail(&generation.region_path(), &generation.tail_path()) {
             Ok((view, problem)) => {
-                self.summary = Summary::of(&view);
+                self.read_view(&view);
                 self.verdict = Verdict::of_generation(generation, view.run.as_ref());
                 self.problem = problem.map(|problem| problem.to_string());
             }
             Err(error) => self.problem = Some(error.to_string()),
         }
+    }
+
+    fn read_view(&mut self, view: &View) {
+        self.summary = Summary::of(view);
+        self.run.clone_from(&view.run);
+        self.program_end = ProgramEnd::of(view);
+    }
+
+    /// What the instance of its supervisor is called, and the process and boot of that: those of a
+    /// supervisor are its own.
+    fn supervised_by(&self) -> Option<(String, String, [u8; 16])> {
+        let run = self.run.as_ref()?;
+        let instance = self.name.split('/').next().unwrap_or_default();
+        let (name, pid) = match instance.ends_with(SUPERVISOR) {
+            true => (instance.to_owned(), run.pid.to_string()),
+            false => (
+                format!("{instance}{SUPERVISOR}"),
+                supervisor(&run.source)?.to_owned(),
+            ),
+        };
+        Some((name, pid, run.boot_id))
     }
 
     fn to_json(&self) -> Value {
@@ -184,6 +232,7 @@ impl Row {
             "aliases": self.aliases,
             "state": self.state,
             "verdict": self.verdict.word(),
+            "program_end": self.program_end.as_ref().map(|end| &end.json),
             "when_ns": self.when_ns,
             "span": self.summary.span,
             "events": self.summary.events,
@@ -200,10 +249,15 @@ impl Row {
             .iter()
             .map(|name| format!(" = {name}"))
             .collect();
-        let verdict = match self.state {
-            "collecting" => format!("{} (collecting)", self.verdict),
-            _ => self.verdict.to_string(),
+        // How a program ended says more than that its recording ended well.
+        let mut verdict = match (&self.program_end, self.verdict) {
+            (Some(end), Verdict::CleanExit) => end.words.clone(),
+            (Some(end), verdict) => format!("{verdict}, {}", end.words),
+            (None, verdict) => verdict.to_string(),
         };
+        if self.state == "collecting" {
+            verdict += " (collecting)";
+        }
         [
             format!("{}{aliases}", self.name),
             verdict,

@@ -260,6 +260,49 @@ fn a_program_that_cannot_be_started_has_the_shells_exit_code() {
     );
 }
 
+/// Of each region of the run: the program's own, written or not, and the supervisor's.
+#[test]
+fn the_list_says_how_the_program_ended() {
+    let state = State::new();
+    let run = |name, script| state.outlive(&["run", "--name", name, "--", "sh", "-c", script]);
+    run("shot", "kill -9 $$");
+    run("shot", "kill -11 $$");
+    run("left", "exit 7");
+    state.outlive(&["run", "/nowhere/at-all"]);
+    let mut shop = state.command(&["run", "--name", "shop", "--"]);
+    shop.args(role_args()).env(ROLE, "killed").output().unwrap();
+    let listed = state.stdout(&["ls", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let text = state.stdout(&["ls"]);
+    let text_of = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim_start().to_owned()
+    };
+    let mut told = 0;
+    for row in listed.as_array().unwrap() {
+        let name = row["name"].as_str().unwrap();
+        let fields = &row["program_end"]["fields"];
+        let (words, key, value) = match name.split(['.', '/']).next().unwrap() {
+            "shot" if name.contains('/') => ("killed by signal 9 SIGKILL ", "signal", 9),
+            "shot" => ("killed by signal 11 SIGSEGV", "signal", 11),
+            "left" => ("exit code 7 ", "code", 7),
+            "shop" if name == "shop" => ("crash, killed by signal 9 SIGKILL ", "signal", 9),
+            "shop" => ("killed by signal 9 SIGKILL ", "signal", 9),
+            _ => ("never started: No such file", "none", 0),
+        };
+        assert_eq!(fields[key].as_i64().unwrap_or(0), value, "{row}");
+        assert!(!fields.is_null(), "{row}");
+        let text = text_of(&format!("{name} "));
+        assert!(text.starts_with(words), "{name}: {text}");
+        told += 1;
+    }
+    assert!(told >= 9, "{text}");
+    let shop = listed.as_array().unwrap().iter();
+    let verdicts = shop.filter(|row| row["name"] == "shop");
+    let verdicts: Vec<_> = verdicts.map(|row| &row["verdict"]).collect();
+    assert_eq!(verdicts, ["crash"]);
+}
+
 /// A service has to run, whatever becomes of its flight recorder.
 #[test]
 fn a_program_that_cannot_be_recorded_is_started_unless_that_is_strict() {
@@ -348,7 +391,7 @@ fn a_full_disk_keeps_no_program_from_running_and_costs_nothing_that_was_recorded
         .lines()
         .find(|line| line.starts_with("web/"))
         .unwrap();
-    assert!(kept.contains(" crash "), "{stdout}");
+    assert!(kept.contains(" crash, killed by signal 9 "), "{stdout}");
 }
 
 #[test]

@@ -181,8 +181,7 @@ impl<'v> End<'v> {
 
     /// Whether a supervisor wrote it: `outlive run`.
     pub(super) fn is_of_supervisor(&self) -> bool {
-        let run = self.view.run.as_ref();
-        run.is_some_and(|run| run.instance.ends_with(SUPERVISOR))
+        is_of_supervisor(self.view)
     }
 
     /// What each CPU ran, and since when.
@@ -264,6 +263,12 @@ impl Pass {
             }
         }
     }
+}
+
+/// Whether a supervisor wrote it: `outlive run`.
+pub(super) fn is_of_supervisor(view: &View) -> bool {
+    let run = view.run.as_ref();
+    run.is_some_and(|run| run.instance.ends_with(SUPERVISOR))
 }
 
 /// The longest silences, in the order of time.

@@ -9,6 +9,7 @@ mod end;
 mod json;
 mod kept;
 mod others;
+mod program;
 mod roles;
 mod spans;
 mod tasks;
@@ -21,6 +22,8 @@ use outlive_trace::view::View;
 
 use self::end::End;
 use self::others::Others;
+pub(crate) use self::others::supervisor;
+pub(crate) use self::program::ProgramEnd;
 use crate::args::{Args, LastArgs};
 use crate::boot::say;
 use crate::exit;

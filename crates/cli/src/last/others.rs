@@ -70,6 +70,6 @@ impl Other {
 }
 
 /// The process id of the supervisor, as the source of a run record says it.
-pub(super) fn supervisor(source: &str) -> Option<&str> {
+pub(crate) fn supervisor(source: &str) -> Option<&str> {
     Some(source.rsplit_once("supervisor with pid ")?.1)
 }

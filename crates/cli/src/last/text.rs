@@ -6,16 +6,15 @@ use std::fmt::Display;
 use std::io::Write;
 
 use anyhow::Result;
-use outlive_event::{EventFormat, Formatter, TextOptions, Value};
-use outlive_export::json::to_json;
+use outlive_event::{EventFormat, Formatter, TextOptions};
 use outlive_trace::Verdict;
 
 use super::end::{End, Lost};
 use super::kept::{Kept, Recent};
 use super::others::{Other, Others};
+use super::program;
 use super::spans::{Parents, Span, shares};
 use super::tasks::{Doing, Task};
-use crate::run::oom::ON_MACHINE;
 use crate::show::push_doubt;
 use crate::units;
 
@@ -112,27 +111,7 @@ impl Text<'_, '_> {
                 verdict => format!("{verdict} of the supervisor, before the program ended"),
             };
         };
-        if let Some(error) = self.field(exit, "error") {
-            return format!("never started: {}", clean(&error));
-        }
-        let mut how = match self.number(exit, "signal") {
-            Some(signal @ 1..) => {
-                let name = self.field(exit, "signal_name").unwrap_or_default();
-                format!("killed by signal {signal} {}", clean(&name))
-            }
-            _ => format!("exit code {}", self.number(exit, "code").unwrap_or(-1)),
-        };
-        if self.field(exit, "core_dumped").as_deref() == Some("true") {
-            how += ", core dumped";
-        }
-        if let Some(kills @ 1..) = self.number(exit, "oom_kills") {
-            let place = match self.field(exit, "oom_scope").as_deref() {
-                Some(ON_MACHINE) => "on the machine",
-                _ => "in its control group",
-            };
-            how += &format!("; {kills} killed for want of memory {place}");
-        }
-        how
+        program::words(end.view, &exit.event())
     }
 
     /// The process that ran: that of a supervisor is its program's, as far as it tells.
@@ -490,20 +469,12 @@ impl Text<'_, '_> {
         units::trace_time(time, self.end.view.clock_in_ns())
     }
 
-    /// A field of an event as a number.
     fn number(&self, kept: &Kept, name: &str) -> Option<i64> {
-        self.field(kept, name)?.parse().ok()
+        program::number(self.end.view, &kept.event(), name)
     }
 
-    /// A field of an event as text.
     fn field(&self, kept: &Kept, name: &str) -> Option<String> {
-        let event = kept.event();
-        let id = outlive_event::event_id(event.payload)?;
-        let field = self.end.view.catalog.event(id)?.field(name)?;
-        Some(match field.value(event.payload) {
-            Value::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            value => to_json(value).to_string(),
-        })
+        program::field(self.end.view, &kept.event(), name)
     }
 }
 
@@ -559,7 +530,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// A text of the region without what would move the terminal's cursor or change its colours.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let clean = |c: char| match c {
         '\t' => " ".to_owned(),
         c if c.is_control() => c.escape_default().to_string(),
