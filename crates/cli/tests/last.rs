@@ -325,6 +325,54 @@ fn child_is_killed_inside_of_a_tracing_span() {
     }
 }
 
+/// A program whose ring goes round inside of a span. It does nothing when it is run by itself.
+#[test]
+fn child_is_killed_long_after_a_span_has_begun() {
+    use tracing_subscriber::layer::SubscriberExt;
+    let Some(state) = std::env::var_os(STATE) else {
+        return;
+    };
+    let recorder = Recorder::builder("shop").state(PathBuf::from(state));
+    let recorder = recorder.size(64 << 10).backing(Backing::File);
+    let _recorder = recorder.start().unwrap();
+    let subscriber = tracing_subscriber::registry().with(outlive_tracing::layer());
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let _request = tracing::info_span!("request", customer = "Ada").entered();
+    let _query = tracing::info_span!("query").entered();
+    for number in 0..20_000 {
+        let _row = tracing::debug_span!("row", number).entered();
+    }
+    let _row = tracing::debug_span!("row", number = 7).entered();
+    println!("ready");
+    std::io::stdout().flush().unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// What begins inside of it still names it.
+#[test]
+fn a_span_whose_beginning_is_overwritten_is_open() {
+    let state = tempfile::tempdir().unwrap();
+    killed_in("child_is_killed_long_after_a_span_has_begun", state.path());
+    let text = stdout(outlive(state.path(), &["last", "shop"]));
+    let of_query = "    span 2: its beginning is overwritten  (for at least ";
+    let of_row = "      last:row level=DEBUG number=7  (for ";
+    let (_, below) = text
+        .split_once(of_query)
+        .unwrap_or_else(|| panic!("{text}"));
+    assert!(below.contains(of_row), "{text}");
+    let last = json(state.path(), "shop");
+    // Of rows whose end is overwritten there may be more.
+    let open = last["open_spans"].as_array().unwrap();
+    let (query, row) = (&open[0], open.last().unwrap());
+    assert_eq!(
+        (&query["id"], &query["begin"], &query["certain"]),
+        (&2.into(), &Value::Null, &true.into())
+    );
+    assert_eq!(row["parent"], 2);
+}
+
 #[test]
 fn levels_of_tracing_are_shown_by_their_names() {
     let state = tempfile::tempdir().unwrap();

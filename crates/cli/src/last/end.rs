@@ -248,7 +248,9 @@ impl Pass {
             Role::SpanBegin { id, parent } => {
                 let (id, parent) = (number(id), number(parent));
                 self.spans.begin(id, parent, Kept::of(event));
+                self.spans.name(parent, event);
             }
+            Role::InSpan { id } => self.spans.name(number(id), event),
             Role::SpanEnd { id } => self.spans.end(number(id)),
             Role::Panic => self.panic = Some(Kept::of(event)),
             Role::Message => self.messages.push(event, MESSAGES),

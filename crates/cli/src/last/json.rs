@@ -107,9 +107,9 @@ fn of_span(end: &End<'_>, span: &Span) -> Value {
     json!({
         "id": span.id,
         "parent": span.parent,
-        "open_for": end.before_end(span.begin.time),
+        "open_for": end.before_end(span.first.time),
         "certain": span.is_certain,
-        "begin": event(end, &span.begin),
+        "begin": span.has_begin.then(|| event(end, &span.first)),
     })
 }
 

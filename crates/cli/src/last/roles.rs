@@ -12,6 +12,8 @@ pub(super) enum Role<'c> {
     SpanBegin { id: &'c Field, parent: &'c Field },
     /// A span ends.
     SpanEnd { id: &'c Field },
+    /// A span is open: what happens in it names it.
+    InSpan { id: &'c Field },
     /// A panic of the program.
     Panic,
     /// A line that the kernel, or the program, has said.
@@ -82,9 +84,22 @@ fn role(event: &EventFormat) -> Option<Role<'_>> {
             pid: field("pid")?,
             comm: field("comm")?,
         }),
-        _ => Some(Role::SpanBegin {
-            id: field("span_id")?,
-            parent: field("span_parent")?,
-        }),
+        _ => of_spans(event),
     }
+}
+
+fn of_spans(event: &EventFormat) -> Option<Role<'_>> {
+    if let (Some(id), Some(parent)) = (event.field("span_id"), event.field("span_parent")) {
+        return Some(Role::SpanBegin { id, parent });
+    }
+    // As the layer for `tracing` has it: values that a span gets, and events.
+    let [first, rest @ ..] = &event.fields[..] else {
+        return None;
+    };
+    let id = match (first.name.as_str(), rest.first()) {
+        ("span_id", _) => first,
+        ("level", Some(second)) if second.name == "span" => second,
+        _ => return None,
+    };
+    Some(Role::InSpan { id })
 }

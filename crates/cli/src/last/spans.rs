@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use outlive_trace::view::ViewEvent;
+
 use super::kept::Kept;
 
 /// A span whose end was not recorded.
@@ -10,7 +12,10 @@ pub(super) struct Span {
     pub(super) id: u64,
     /// The span that it is inside of; 0 none.
     pub(super) parent: u64,
-    pub(super) begin: Kept,
+    /// Its beginning; if that is not there, the oldest event that names it.
+    pub(super) first: Kept,
+    /// Whether the beginning is there.
+    pub(super) has_begin: bool,
     /// False if its end may have been overwritten or lost.
     pub(super) is_certain: bool,
 }
@@ -21,35 +26,73 @@ pub(super) struct Spans {
     open: HashMap<u64, Span>,
     /// Ends that came before their beginning: two buffers' clocks may differ by a little.
     ended: HashSet<u64>,
+    /// Those that began before: an event of another buffer may still name them.
+    closed: HashSet<u64>,
+    /// Spans whose beginning has not come, as what names them shows.
+    named: HashMap<u64, Named>,
+}
+
+/// A span that events name.
+#[derive(Debug)]
+struct Named {
+    first: Kept,
+    last_time: u64,
 }
 
 impl Spans {
     pub(super) fn begin(&mut self, id: u64, parent: u64, begin: Kept) {
+        self.named.remove(&id);
         if self.ended.remove(&id) {
             return;
         }
         let span = Span {
             id,
             parent,
-            begin,
+            first: begin,
+            has_begin: true,
             is_certain: true,
         };
         self.open.insert(id, span);
     }
 
     pub(super) fn end(&mut self, id: u64) {
-        if self.open.remove(&id).is_none() {
-            self.ended.insert(id);
-        }
+        match self.open.remove(&id) {
+            Some(_) => self.closed.insert(id),
+            None => self.ended.insert(id),
+        };
+        self.named.remove(&id);
     }
 
-    /// The open ones, oldest first. Of one that began before `since` the end may be gone.
+    /// An event that happened while the span was open; 0 is none.
+    pub(super) fn name(&mut self, id: u64, event: &ViewEvent<'_>) {
+        let is_known = id == 0
+            || self.open.contains_key(&id)
+            || self.closed.contains(&id)
+            || self.ended.contains(&id);
+        if is_known {
+            return;
+        }
+        let named = self.named.entry(id).or_insert_with(|| Named {
+            first: Kept::of(event),
+            last_time: 0,
+        });
+        named.last_time = event.text_time_stamp;
+    }
+
+    /// The open ones, oldest first. Of one that was seen open only before `since` the end may be gone.
     pub(super) fn open(self, since: u64) -> Vec<Span> {
         let mut open: Vec<Span> = self.open.into_values().collect();
         for span in &mut open {
-            span.is_certain = span.begin.time >= since;
+            span.is_certain = span.first.time >= since;
         }
-        open.sort_unstable_by_key(|span| (span.begin.time, span.id));
+        open.extend(self.named.into_iter().map(|(id, named)| Span {
+            id,
+            parent: 0,
+            first: named.first,
+            has_begin: false,
+            is_certain: named.last_time >= since,
+        }));
+        open.sort_unstable_by_key(|span| (span.first.time, span.id));
         open
     }
 }
@@ -109,6 +152,32 @@ mod tests {
         let open = spans.open(25);
         let open: Vec<_> = open.iter().map(|s| (s.id, s.is_certain)).collect();
         assert_eq!(open, [(1, false), (3, true)]);
+    }
+
+    #[test]
+    fn spans_that_are_named_and_have_no_beginning_are_open() {
+        let mut spans = Spans::default();
+        let named = |spans: &mut Spans, id, time| spans.name(id, &at(time).event());
+        for (id, time) in [(0, 10), (1, 10), (1, 40), (2, 20), (3, 20), (6, 29)] {
+            named(&mut spans, id, time);
+        }
+        spans.end(2);
+        // Late, as the clock of another buffer has it.
+        named(&mut spans, 2, 31);
+        spans.begin(3, 0, at(32));
+        spans.end(3);
+        named(&mut spans, 3, 33);
+        spans.begin(4, 1, at(34));
+        named(&mut spans, 4, 35);
+        let open = spans.open(30);
+        let shape = |s: &Span| (s.id, s.first.time, s.has_begin, s.is_certain);
+        let open: Vec<_> = open.iter().map(shape).collect();
+        let wanted = [
+            (1, 10, false, true),
+            (6, 29, false, false),
+            (4, 34, true, true),
+        ];
+        assert_eq!(open, wanted);
     }
 
     #[test]

@@ -292,10 +292,10 @@ impl Text<'_, '_> {
         let parents = Parents::of(spans);
         let mut threads: BTreeMap<i32, Vec<&Span>> = BTreeMap::new();
         for span in spans {
-            threads.entry(span.begin.pid()).or_default().push(span);
+            threads.entry(span.first.pid()).or_default().push(span);
         }
         let mut threads: Vec<_> = threads.into_iter().collect();
-        let newest = |(_, spans): &(i32, Vec<&Span>)| spans.last().map(|span| span.begin.time);
+        let newest = |(_, spans): &(i32, Vec<&Span>)| spans.last().map(|span| span.first.time);
         threads.sort_by_key(|thread| Reverse(newest(thread)));
         let left_out = threads.split_off(threads.len().min(SHOWN));
         threads.sort_by_key(|(pid, _)| *pid);
@@ -325,26 +325,38 @@ impl Text<'_, '_> {
     }
 
     fn span(&self, out: &mut impl Write, parents: &Parents, span: &Span) -> Result<()> {
-        let catalog = &self.end.view.catalog;
-        let begin = span.begin.event();
-        let id = outlive_event::event_id(begin.payload);
-        let Some(format) = id.and_then(|id| catalog.event(id)) else {
-            return Ok(());
-        };
         let indent = 4 + 2 * parents.depth(span, DEPTH);
         let doubt = match span.is_certain {
             true => "",
             false => "; its end may be lost",
         };
+        let at_least = if span.has_begin { "" } else { "at least " };
         Ok(writeln!(
             out,
-            "{:indent$}{}:{}{}  (for {}{doubt})",
+            "{:indent$}{}  (for {at_least}{}{doubt})",
             "",
-            format.system,
-            format.name,
-            self.fields(format, begin.payload),
-            units::span(self.end.before_end(span.begin.time)),
+            self.span_words(span),
+            units::span(self.end.before_end(span.first.time)),
         )?)
+    }
+
+    /// What a span is; of one whose beginning is not there, its number.
+    fn span_words(&self, span: &Span) -> String {
+        let first = span.first.event();
+        let id = outlive_event::event_id(first.payload);
+        match id.and_then(|id| self.end.view.catalog.event(id)) {
+            Some(format) if span.has_begin => {
+                let fields = self.fields(format, first.payload);
+                format!("{}:{}{fields}", format.system, format.name)
+            }
+            _ => {
+                let why = match self.end.lost.overwritten {
+                    0 => "not there",
+                    _ => "overwritten",
+                };
+                format!("span {}: its beginning is {why}", span.id)
+            }
+        }
     }
 
     /// The fields of a span's beginning, but for its ids: the tree shows what they say. A text that
