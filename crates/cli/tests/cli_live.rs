@@ -382,6 +382,7 @@ fn what_a_cpu_ran_is_certain_when_the_tail_has_been_taken() {
     rig.end_recording();
     let ran = ran(&rig, "boot_mapped/2");
     assert!(!ran.is_empty() && ran.iter().any(|(_, ran)| ran["certain"] == true));
+    assert_tail_is_told(&rig, "boot_mapped/2");
     let shown = rig.run(&["show", "boot_mapped/2", "--json", "--event", "sched_switch"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
     let switches: Vec<serde_json::Value> = shown
@@ -394,10 +395,26 @@ fn what_a_cpu_ran_is_certain_when_the_tail_has_been_taken() {
     }
 }
 
+/// Where the recorder's own events end, and that more come behind them.
+fn assert_tail_is_told(rig: &Rig, name: &str) {
+    let text = rig.run(&["last", name]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("  tail       the recorder's last event is of "));
+    assert!(text.contains("; the kernel's ring went on for "), "{text}");
+    let last = last(rig, name);
+    let ts = |key: &str| last[key].as_u64().unwrap();
+    assert!(ts("first_ts") < ts("recorded_until"), "{last}");
+    assert!(ts("recorded_until") < ts("last_ts"), "{last}");
+}
+
+fn last(rig: &Rig, name: &str) -> serde_json::Value {
+    let output = rig.run(&["last", name, "--json"]);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// What `last` says that each CPU ran.
 fn ran(rig: &Rig, name: &str) -> Vec<(u64, serde_json::Value)> {
-    let output = rig.run(&["last", name, "--json"]);
-    let last: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let last = last(rig, name);
     let cpus = last["cpus"].as_array().unwrap().iter();
     cpus.map(|cpu| (cpu["cpu"].as_u64().unwrap(), cpu["ran"].clone()))
         .collect()

@@ -117,6 +117,7 @@ fn a_killed_program_shows_its_open_spans_its_panic_and_its_last_events() {
         "{text}"
     );
     assert!(has(" 1.2, pid ") && has("lost       nothing"), "{text}");
+    assert!(has(", ran for at least "), "{text}");
     assert!(
         has("thread \"worker\"") && has("crates/cli/tests/last.rs:"),
         "{text}"
@@ -411,6 +412,37 @@ fn of_a_program_that_runs_again_the_run_before_is_shown() {
     drop(recorder);
     let ended = stdout(outlive(state.path(), &["last", "shop"]));
     assert!(ended.starts_with("shop: clean exit"), "{ended}");
+    let is_exact = ended.contains(", ran for ") && !ended.contains("at least");
+    assert!(is_exact, "{ended}");
+}
+
+/// It does nothing when it is run by itself.
+#[test]
+fn child_is_killed_without_an_event() {
+    let Some(state) = std::env::var_os(STATE) else {
+        return;
+    };
+    let recorder = Recorder::builder("shop").state(PathBuf::from(state));
+    let _recorder = recorder.backing(Backing::File).start().unwrap();
+    println!("ready");
+    std::io::stdout().flush().unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn of_a_program_without_events_it_is_said_that_nothing_was_recorded() {
+    let state = tempfile::tempdir().unwrap();
+    killed_in("child_is_killed_without_an_event", state.path());
+    let text = stdout(outlive(state.path(), &["last", "shop"]));
+    assert!(
+        text.contains("  events     none: nothing was recorded\n"),
+        "{text}"
+    );
+    assert!(text.contains("\n  heartbeat  2"), "{text}");
+    assert!(!text.contains("the last event"), "{text}");
+    assert_eq!(json(state.path(), "shop")["last_ts"], Value::Null);
 }
 
 #[test]

@@ -109,6 +109,8 @@ pub(super) struct End<'v> {
     pub(super) ended_ns: Option<u64>,
     /// Time of the last event.
     pub(super) last_time: u64,
+    /// Where there is a tail: time of the last event that the recorder itself wrote.
+    pub(super) recorded_until: Option<u64>,
     pub(super) lost: Lost,
     /// From this time on no event is missing.
     pub(super) certain_since: u64,
@@ -160,6 +162,7 @@ impl<'v> End<'v> {
             verdict,
             ended_ns: summary::ended_ns(view),
             last_time: pass.last_time.unwrap_or(0),
+            recorded_until: view.recorded_until().filter(|_| view.parts.len() > 1),
             lost: Lost::of(view),
             certain_since,
             certain_since_of_cpu,

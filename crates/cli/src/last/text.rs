@@ -72,8 +72,14 @@ impl Text<'_, '_> {
                 let lasted = end
                     .ended_ns
                     .and_then(|time| time.checked_sub(run.started_realtime_ns));
-                let after =
-                    lasted.map_or(String::new(), |ns| format!(", ran for {}", units::span(ns)));
+                // Who was killed may have lived on behind its last sign of life.
+                let at_least = match run.closed_realtime_ns {
+                    0 => "at least ",
+                    _ => "",
+                };
+                let after = lasted.map_or(String::new(), |ns| {
+                    format!(", ran for {at_least}{}", units::span(ns))
+                });
                 line(
                     out,
                     "program",
@@ -88,14 +94,37 @@ impl Text<'_, '_> {
             }
             None => line(out, "program", "a kernel wrote it")?,
         }
-        let span = view.span().map_or(String::new(), |(first, _)| {
-            format!(", {} to {}", self.time(first), self.time(end.last_time))
-        });
+        self.events(out)
+    }
+
+    fn events(&self, out: &mut impl Write) -> Result<()> {
+        let end = self.end;
+        let Some((first, _)) = end.view.span() else {
+            let none = match end.lost == Lost::default() {
+                true => "none: nothing was recorded",
+                false => "none",
+            };
+            return line(out, "events", none);
+        };
         let groups = units::count(end.groups.len(), end.group_word());
+        let (first, last) = (self.time(first), self.time(end.last_time));
+        let events = end.view.entries();
         line(
             out,
             "events",
-            format_args!("{} of {groups}{span}", view.entries()),
+            format_args!("{events} of {groups}, {first} to {last}"),
+        )?;
+        let Some(until) = end.recorded_until else {
+            return Ok(());
+        };
+        line(
+            out,
+            "tail",
+            format_args!(
+                "the recorder's last event is of {}; the kernel's ring went on for {}",
+                self.time(until),
+                self.distance(end.before_end(until))
+            ),
         )
     }
 
@@ -178,7 +207,8 @@ impl Text<'_, '_> {
     fn gaps(&self, out: &mut impl Write) -> Result<()> {
         let end = self.end;
         let beat = &end.view.heartbeat;
-        let last_event = end.view.realtime_ns(end.last_time);
+        let last_event = end.view.span();
+        let last_event = last_event.and_then(|_| end.view.realtime_ns(end.last_time));
         if beat.realtime_ns > 0 {
             let distance = last_event.map_or(String::new(), |last| {
                 match last.checked_sub(beat.realtime_ns) {
@@ -421,10 +451,7 @@ impl Text<'_, '_> {
             true => "",
             false => "; a later event may be lost",
         };
-        let time = match self.end.view.clock_in_ns() {
-            true => units::span(self.end.before_end(task.since)),
-            false => format!("{} ticks", self.end.before_end(task.since)),
-        };
+        let time = self.distance(self.end.before_end(task.since));
         format!("{name}  (for {time}{doubt})")
     }
 
@@ -479,6 +506,14 @@ impl Text<'_, '_> {
 
     fn time(&self, time: u64) -> String {
         units::trace_time(time, self.end.view.clock_in_ns())
+    }
+
+    /// A distance of two times of the trace clock.
+    fn distance(&self, len: u64) -> String {
+        match self.end.view.clock_in_ns() {
+            true => units::span(len),
+            false => format!("{len} ticks"),
+        }
     }
 
     fn number(&self, kept: &Kept, name: &str) -> Option<i64> {
