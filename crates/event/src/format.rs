@@ -178,8 +178,9 @@ impl EventFormat {
             .find(|f| f.name == name)
     }
 
-    /// Whether a text or an array of the record `payload` was cut when it was recorded: it keeps its
-    /// length, and reaches beyond the record's end.
+    /// Whether the record `payload` does not show all of a text or an array: it was cut when it was
+    /// recorded, where it keeps its length and reaches beyond the record's end, or a text has a zero,
+    /// where it ends for readers, and more behind that.
     #[must_use]
     pub fn is_cut(&self, payload: &[u8]) -> bool {
         self.has_cpu() && self.fields.iter().any(|field| field.is_cut(payload))
@@ -219,14 +220,24 @@ impl EventFormat {
 impl Field {
     fn is_cut(&self, payload: &[u8]) -> bool {
         let FieldKind::Dynamic {
-            is_relative: false, ..
+            is_relative: false,
+            is_string,
+            ..
         } = self.kind
         else {
             return false;
         };
-        let word = record::load_u32(payload, self.offset as usize);
+        let offset = self.offset as usize;
+        let word = record::load_u32(payload, offset);
         (word & 0xffff) + (word >> 16) > payload.len() as u32
+            || is_string && has_more(record::dynamic(payload, offset, false))
     }
+}
+
+/// Whether there is text behind the zero at which one ends.
+fn has_more(text: &[u8]) -> bool {
+    let shown = record::until_nul(text).len();
+    text[shown..].iter().any(|&byte| byte != 0)
 }
 
 /// Byte ranges of the lines of `text`, without their line ends.

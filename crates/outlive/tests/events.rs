@@ -130,6 +130,25 @@ fn a_text_that_does_not_fit_is_cut_and_marked() {
 }
 
 #[test]
+fn a_text_with_a_zero_is_shown_up_to_it_and_marked() {
+    let (_turn, folder) = (turn(), Folder::new());
+    let _recorder = start(&folder);
+    event!("zero:inside", text = "a\0b", number = 7u32);
+    event!("zero:inside_of_sixteen", text = "0123456\x0089abcdef");
+    event!("zero:behind", text = "as C has it\0");
+    event!("zero:none", text = "", other = "whole");
+    assert_eq!(
+        texts(&open_region(folder.path(), "prog")),
+        [
+            "inside: text=a number=7 [cut]",
+            "inside_of_sixteen: text=0123456 [cut]",
+            "behind: text=as C has it",
+            "none: text= other=whole",
+        ]
+    );
+}
+
+#[test]
 fn an_event_has_the_thread_the_cpu_and_a_time_that_goes_on() {
     let (_turn, folder) = (turn(), Folder::new());
     let _recorder = start(&folder);
