@@ -37,7 +37,7 @@ impl Background<'_> {
     }
 
     fn steps(&self) {
-        self.collect();
+        let collected = self.collect();
         let done = self.chores.run(self.collector.lock, &|| self.is_stopped());
         for generation in self.kept.iter().chain(&self.unread()) {
             if self.is_stopped() {
@@ -48,7 +48,7 @@ impl Background<'_> {
         match done {
             // Not all may have been copied.
             Ok(()) if self.is_stopped() => {}
-            Ok(()) => self.retain(),
+            Ok(()) => self.retain(&collected),
             // An older one goes when the newest is safe.
             Err(error) => say!("what is kept on a tmpfs stays there for the next start: {error}"),
         }
@@ -74,11 +74,19 @@ impl Background<'_> {
         self.kept.iter().any(|kept| kept.path() == path)
     }
 
-    fn collect(&self) {
+    /// Returns the generations that have what was collected now.
+    fn collect(&self) -> Vec<Generation> {
         let is_stopped = || self.is_stopped();
-        if let Err(error) = self.collector.collect(&is_stopped, tell_collected) {
+        let mut generations = Vec::new();
+        let collected = self.collector.collect(&is_stopped, |name, collected| {
+            tell_collected(name, &collected);
+            let collected = collected.ok().filter(|collected| collected.events > 0);
+            generations.extend(collected.and_then(|collected| collected.generation));
+        });
+        if let Err(error) = collected {
             say!("cannot collect what dead runs left in the host's rings: {error}");
         }
+        generations
     }
 
     /// Reads a generation once, and notes what is in it, so that listing it is cheap.
@@ -88,7 +96,12 @@ impl Background<'_> {
         let view = match opened {
             Ok((view, None)) => view,
             Ok((view, Some(problem))) => {
-                say!("{name}: its tail cannot be read: {problem}");
+                let part = if view.is_tail_alone() {
+                    "region"
+                } else {
+                    "tail"
+                };
+                say!("{name}: its {part} cannot be read: {problem}");
                 view
             }
             Err(error) if self.has_kept(generation) => {
@@ -123,12 +136,14 @@ impl Background<'_> {
         }
     }
 
-    fn retain(&self) {
+    /// What was collected now may be of an older run than what is kept, and is no less new.
+    fn retain(&self, collected: &[Generation]) {
         match retention::apply(
             self.collector.state,
             self.collector.lock,
             &self.policy,
             clock::realtime_ns(),
+            collected,
         ) {
             Ok(removed) => {
                 for generation in removed {
@@ -145,10 +160,10 @@ impl Background<'_> {
     }
 }
 
-fn tell_collected(name: &str, collected: Result<Collected, outlive_kernel::Error>) {
+fn tell_collected(name: &str, collected: &Result<Collected, outlive_kernel::Error>) {
     match collected {
         Ok(collected) => {
-            if let Some(generation) = collected.generation
+            if let Some(generation) = &collected.generation
                 && collected.events > 0
             {
                 say!(

@@ -69,7 +69,7 @@ fn to_json(view: &View, verdict: Verdict, outcome: Outcome) -> Value {
         "entries": view.entries(),
         "catalog_damaged": view.catalog_damaged,
         "parts": parts,
-        "tail": view.parts.len() > 1,
+        "tail": view.has_tail(),
         "live": view.parts[0].is_live,
     })
 }
@@ -123,10 +123,8 @@ fn parts_of<'v>(
     cpu: &ViewCpu,
 ) -> impl Iterator<Item = (&'static str, &'v [Rejected])> {
     let cpu = cpu.cpu as usize;
-    view.parts
-        .iter()
-        .zip(["region", "tail"])
-        .filter_map(move |(part, name)| Some((name, &part.recovery.cpus.get(cpu)?.rejected[..])))
+    view.named_parts()
+        .filter_map(move |(name, part)| Some((name, &part.recovery.cpus.get(cpu)?.rejected[..])))
 }
 
 /// What is wrong in a CPU's metas.
@@ -139,7 +137,7 @@ fn damage_of(view: &View, cpu: &ViewCpu) -> impl Iterator<Item = String> {
 }
 
 fn write_text(out: &mut impl Write, view: &View, verdict: Verdict, outcome: Outcome) -> Result<()> {
-    for (part, name) in view.parts.iter().zip(["region", "tail"]) {
+    for (name, part) in view.named_parts() {
         let format = part.recovery.geometry.format().versions();
         let by = match part.recovery.extension {
             Some(_) => "of outlive",

@@ -70,7 +70,7 @@ impl Info<'_> {
     }
 
     fn write(&self, out: &mut impl Write) -> Result<()> {
-        for (part, name) in self.view.parts.iter().zip(["region", "tail"]) {
+        for (name, part) in self.view.named_parts() {
             self.write_part(out, part, name)?;
         }
         if let Some(place) = self.place() {

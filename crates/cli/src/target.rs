@@ -301,7 +301,7 @@ impl Target {
     /// host's ring, until the next start has made a tail of them.
     pub(crate) fn has_end(&self, view: &View) -> bool {
         let is_copied = view.run.is_some() && !view.has_lanes();
-        if !is_copied || self.verdict(view) == Verdict::CleanExit || view.parts.len() > 1 {
+        if !is_copied || self.verdict(view) == Verdict::CleanExit || view.has_tail() {
             return !matches!(self, Self::Generation(kept) if kept.is_collecting());
         }
         let Self::Generation(kept) = self else {
@@ -339,11 +339,15 @@ impl TargetArgs {
 
 fn with_tail(region: &Path, tail: &Path) -> Result<View> {
     let (view, problem) = View::open_with_tail(region, tail)?;
-    if let Some(problem) = problem {
-        eprintln!(
+    match problem {
+        None => {}
+        Some(problem) if view.is_tail_alone() => eprintln!(
+            "outlive: the region cannot be read, this is what the host's ring still had: {problem}"
+        ),
+        Some(problem) => eprintln!(
             "outlive: left out the tail of {}: {problem}",
             region.display()
-        );
+        ),
     }
     Ok(view)
 }

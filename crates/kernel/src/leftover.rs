@@ -117,11 +117,13 @@ impl Collector<'_> {
     /// Marks generations complete whose host instance is gone, for instance because the machine
     /// was rebooted.
     fn complete_generations(&self) -> Result<(), Error> {
-        let names = self.instances.list()?;
-        let waiting: Vec<String> = names.iter().map(|name| hex(name.run())).collect();
+        let mut names = self.instances.list()?;
+        names.retain(|name| name.run() != self.run);
         for mut generation in list(self.state)? {
-            let run_id = generation.meta().and_then(|meta| meta.run_id.clone());
-            let is_waiting = run_id.is_some_and(|id| waiting.contains(&id));
+            let is_its = |name: &InstanceName| {
+                is_of_run(&generation, name) || is_unclaimed(&generation, name)
+            };
+            let is_waiting = names.iter().any(is_its);
             if generation.is_collecting() && !is_waiting {
                 generation.update_meta(self.lock, |meta| {
                     meta.state = GenerationState::Complete;
@@ -130,6 +132,22 @@ impl Collector<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the run that recorded into a host instance left this generation, whatever its area's
+/// instance is called by now.
+fn is_of_run(generation: &Generation, name: &InstanceName) -> bool {
+    generation.meta().is_some_and(|meta| {
+        let recorded_as = meta.recorded_as.as_ref().unwrap_or(&meta.instance);
+        meta.run_id.as_deref() == Some(&hex(name.run())) && recorded_as == name.name()
+    })
+}
+
+/// Whether a start set this generation's area aside without a readable run record, and nothing of
+/// the host's rings was added to it yet.
+fn is_unclaimed(generation: &Generation, name: &InstanceName) -> bool {
+    let is_unsigned = |meta: &Meta| meta.run_id.is_none() && meta.instance == name.name();
+    generation.is_collecting() && generation.meta().is_some_and(is_unsigned)
 }
 
 /// The instances by the age of their folders, so that of two whose runs left no region the newer
@@ -272,17 +290,23 @@ impl Leftover<'_> {
             .sum()
     }
 
-    /// The generation that the run left, whatever its area's instance is called by now.
+    /// The generation that the run left. One without a readable run record is the newest run's, and
+    /// notes that before it gets a tail.
     fn generation(&self) -> Result<Option<Generation>, Error> {
         let name = self.instance.name();
-        let run_id = hex(name.run());
-        let is_of_run = |generation: &Generation| {
-            generation.meta().is_some_and(|meta| {
-                let recorded_as = meta.recorded_as.as_ref().unwrap_or(&meta.instance);
-                meta.run_id.as_deref() == Some(&run_id) && recorded_as == name.name()
-            })
+        let mut kept = list(self.collector.state)?;
+        if let Some(found) = kept.iter().rposition(|kept| is_of_run(kept, name)) {
+            return Ok(Some(kept.swap_remove(found)));
+        }
+        let Some(mut found) = kept.into_iter().rfind(|kept| is_unclaimed(kept, name)) else {
+            return Ok(None);
         };
-        Ok(list(self.collector.state)?.into_iter().rfind(is_of_run))
+        found.update_meta(self.collector.lock, |meta| {
+            meta.run_id = Some(hex(name.run()));
+            meta.recorded_as = Some(name.name().to_owned());
+            Verdict::Crash.note(meta);
+        })?;
+        Ok(Some(found))
     }
 
     /// A ring that holds all that the host's ring can hold.
@@ -392,10 +416,11 @@ mod tests {
     use super::*;
     use crate::instance_name::StateId;
 
-    /// The line of the second start gave the area to an instance of another name: the events from
-    /// the host's ring went into a generation of their own, and the backup lacked the last ones.
+    /// The line of the second start gave the area to an instance of another name, or the area was
+    /// overwritten: the events from the host's ring went into a generation of their own, and the
+    /// backup lacked the last ones.
     #[test]
-    fn generation_is_found_after_its_area_got_another_instance() {
+    fn generation_is_found_after_its_area_got_another_instance_or_was_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("instances")).unwrap();
         let tracefs = Tracefs::at(folder.path());
@@ -419,8 +444,8 @@ mod tests {
             let id = state.path().join("id");
             keep_by_copy(&state, &lock, CopySource::File(&id), &meta).unwrap();
         }
-        let found = |name| {
-            let instance = instances.create(RunId(3), name).unwrap();
+        let found = |run, name| {
+            let instance = instances.create(RunId(run), name).unwrap();
             let leftover = Leftover {
                 collector: &collector,
                 instance: &instance,
@@ -431,8 +456,16 @@ mod tests {
                 .unwrap()
                 .map(|kept| kept.instance().to_owned())
         };
-        assert_eq!(found("old").as_deref(), Some("new"));
-        assert_eq!(found("third").as_deref(), Some("other"));
-        assert_eq!(found("fourth"), None);
+        assert_eq!(found(3, "old").as_deref(), Some("new"));
+        assert_eq!(found(3, "third").as_deref(), Some("other"));
+        assert_eq!(found(3, "fourth"), None);
+
+        // The area was overwritten, so that nothing says whose it was.
+        let mut meta = Meta::new("damaged", 2, "file");
+        meta.state = GenerationState::Collecting;
+        let id = state.path().join("id");
+        keep_by_copy(&state, &lock, CopySource::File(&id), &meta).unwrap();
+        assert_eq!(found(5, "damaged").as_deref(), Some("damaged"));
+        assert_eq!(found(4, "damaged"), None);
     }
 }

@@ -65,7 +65,7 @@ impl Rest {
         }
         let now_ns = outlive_trace::clock::realtime_ns();
         if let Ok(policy) = policy.map_or_else(|| Policy::default_for(state), Ok) {
-            let _ = retention::apply(state, lock, &policy, now_ns);
+            let _ = retention::apply(state, lock, &policy, now_ns, &[]);
         }
     }
 }

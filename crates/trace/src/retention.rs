@@ -142,7 +142,7 @@ fn removable(generations: &[GenerationInfo]) -> Vec<usize> {
     removable
 }
 
-/// Removes what `policy` does not keep. Returns what is gone.
+/// Removes what `policy` does not keep, but nothing of `spared`. Returns what is gone.
 ///
 /// # Errors
 ///
@@ -152,10 +152,15 @@ pub fn apply(
     lock: &StateLock,
     policy: &Policy,
     now_ns: u64,
+    spared: &[Generation],
 ) -> Result<Vec<GenerationInfo>, Error> {
     let generations = generation::list(state)?;
     let infos: Vec<_> = generations.iter().map(GenerationInfo::of).collect();
-    let doomed = plan(&infos, policy, now_ns);
+    let mut doomed = plan(&infos, policy, now_ns);
+    doomed.retain(|i| {
+        let path = generations[*i].path();
+        spared.iter().all(|spared| spared.path() != path)
+    });
     remove(lock, generations, &infos, &doomed)
 }
 
@@ -385,9 +390,12 @@ mod tests {
         let Some((_tmpfs, state, lock)) = small_state(4) else {
             return;
         };
-        let removed = apply(&state, &lock, &by_count(3), 0).unwrap();
+        let oldest = &generation::list(&state).unwrap()[..1];
+        let removed = apply(&state, &lock, &by_count(2), 0, oldest).unwrap();
+        assert_eq!((removed.len(), removed[0].seq), (1, 2));
+        let removed = apply(&state, &lock, &by_count(2), 0, &[]).unwrap();
         assert_eq!((removed.len(), removed[0].seq), (1, 1));
-        assert_eq!(seqs(&state), [2, 3, 4]);
+        assert_eq!(seqs(&state), [3, 4]);
     }
 
     #[test]

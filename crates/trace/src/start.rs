@@ -72,7 +72,8 @@ impl EventSource {
     /// What has to be done for a generation to be complete.
     fn state_after(self, verdict: Verdict) -> GenerationState {
         match (self, verdict) {
-            (Self::Kernel, Verdict::Crash) => GenerationState::Collecting,
+            // Of an area without a readable run record too: what destroyed it spared that ring.
+            (Self::Kernel, Verdict::Crash | Verdict::Unknown) => GenerationState::Collecting,
             _ => GenerationState::Complete,
         }
     }

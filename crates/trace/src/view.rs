@@ -107,8 +107,9 @@ impl ViewCpu {
 /// One or two regions, read as one.
 #[derive(Debug)]
 pub struct View {
-    /// The region, and the tail if there is one.
+    /// The region, and the tail if there is one; or a tail whose region cannot be read.
     pub parts: Vec<Part>,
+    is_tail_alone: bool,
     /// What is needed to decode the events.
     pub catalog: Catalog,
     /// Catalog records that are damaged.
@@ -151,20 +152,27 @@ impl View {
         Ok(Self::of_parts(vec![Part::open(place)?]))
     }
 
-    /// Opens a region and the tail that belongs to it. A tail that cannot be read is left out and
-    /// returned as an error beside the view.
+    /// Opens a region and the tail that belongs to it. Of the two, one that cannot be read is left
+    /// out and returned as an error beside the view.
     ///
     /// # Errors
     ///
-    /// As [`View::open`].
+    /// As [`View::open`], if that is so of both.
     pub fn open_with_tail(region: &Path, tail: &Path) -> Result<(Self, Option<Error>)> {
-        let first = Part::open(&RegionPlace::File(region.to_owned()))?;
+        let open = |path: &Path| Part::open(&RegionPlace::File(path.to_owned()));
+        let region = open(region);
         if !tail.exists() {
-            return Ok((Self::of_parts(vec![first]), None));
+            return Ok((Self::of_parts(vec![region?]), None));
         }
-        match Part::open(&RegionPlace::File(tail.to_owned())) {
-            Ok(tail) => Ok((Self::of_parts(vec![first, tail]), None)),
-            Err(error) => Ok((Self::of_parts(vec![first]), Some(error))),
+        match (region, open(tail)) {
+            (Ok(region), Ok(tail)) => Ok((Self::of_parts(vec![region, tail]), None)),
+            (Ok(region), Err(error)) => Ok((Self::of_parts(vec![region]), Some(error))),
+            (Err(error), Ok(tail)) => {
+                let mut view = Self::of_parts(vec![tail]);
+                view.is_tail_alone = true;
+                Ok((view, Some(error)))
+            }
+            (Err(error), Err(_)) => Err(error),
         }
     }
 
@@ -188,6 +196,7 @@ impl View {
         let cpus = (0..nr_cpus).map(|cpu| merge_parts(&parts, cpu)).collect();
         Self {
             parts,
+            is_tail_alone: false,
             catalog,
             catalog_damaged,
             run: run.flatten(),
@@ -195,6 +204,24 @@ impl View {
             clock_pairs: pairs.unwrap_or_default(),
             cpus,
         }
+    }
+
+    /// The parts, and what each is called.
+    pub fn named_parts(&self) -> impl Iterator<Item = (&'static str, &Part)> {
+        let names = ["region", "tail"].into_iter();
+        names.skip(usize::from(self.is_tail_alone)).zip(&self.parts)
+    }
+
+    /// Whether the region cannot be read, and the tail is all there is.
+    #[must_use]
+    pub fn is_tail_alone(&self) -> bool {
+        self.is_tail_alone
+    }
+
+    /// Whether there is a tail.
+    #[must_use]
+    pub fn has_tail(&self) -> bool {
+        self.is_tail_alone || self.parts.len() > 1
     }
 
     /// Entries of all CPUs.
@@ -239,7 +266,10 @@ impl View {
     /// Whether everything was found whole.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.catalog_damaged == 0 && self.parts.iter().all(|part| part.recovery.is_whole())
+        let is_region_read = !self.is_tail_alone;
+        is_region_read
+            && self.catalog_damaged == 0
+            && self.parts.iter().all(|part| part.recovery.is_whole())
     }
 
     /// Time of the first and of the last event; `None` if there are none.

@@ -236,6 +236,39 @@ fn region_of_an_unknown_layout_is_kept_named_and_not_shown() {
     }
 }
 
+/// The host's ring still has what the dead run recorded last: it belongs to the generation of the
+/// area, and is not an older one that retention removes.
+#[test]
+fn overwritten_area_and_what_the_hosts_ring_had_of_its_run_are_one_generation() {
+    let Some(rig) = Rig::new("overwritten") else {
+        return;
+    };
+    let args = [SMALL, "--keep", "1"];
+    let recorder = rig.record(&args);
+    Load::for_ms(50);
+    recorder.kill();
+    let area = rig.state_path().join("areas/trace");
+    let garbage = vec![0x5a; fs::metadata(&area).unwrap().len() as usize];
+    fs::write(&area, &garbage).unwrap();
+    let mut recorder = rig.record(&args);
+    recorder.wait_for_collected(&rig);
+    recorder.stop();
+
+    let kept = rig.generations("boot_mapped");
+    assert_eq!((kept.len(), kept[0].seq()), (1, 2), "{kept:?}");
+    assert_eq!(fs::read(kept[0].region_path()).unwrap(), garbage);
+    let shown = rig.run(&["show", "backup"]);
+    let said = String::from_utf8_lossy(&shown.stderr);
+    assert!(said.contains("the region cannot be read"), "{said}");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("sched_switch"));
+    let checked = rig.run(&["check", "backup"]);
+    assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+    assert!(
+        checked.stdout.starts_with(b"tail of outlive"),
+        "{checked:?}"
+    );
+}
+
 /// A tmpfs on the state folder, gone with the test.
 struct SmallDisk(PathBuf);
 
