@@ -56,9 +56,8 @@ impl SelectionArgs {
 impl Selection {
     /// The time, in the unit of the trace clock, from which on events are shown.
     pub(crate) fn since(&self, view: &View) -> u64 {
-        // The last part of the run: what the kernel's ring recorded after a death comes on top.
-        match (self.last, view.recorded_until()) {
-            (Some(last), Some(end)) => end.saturating_sub(units::nanos(last)),
+        match (self.last, view.span()) {
+            (Some(last), Some((_, end))) => end.saturating_sub(units::nanos(last)),
             _ => 0,
         }
     }

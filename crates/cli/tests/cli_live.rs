@@ -395,6 +395,31 @@ fn what_a_cpu_ran_is_certain_when_the_tail_has_been_taken() {
     }
 }
 
+/// The tail goes on behind the region, and the last part of the time is the last part of both.
+#[test]
+fn last_part_of_a_generation_is_that_of_its_tail() {
+    let Some(mut rig) = Rig::new("last_part") else {
+        return;
+    };
+    rig.record();
+    rig.kill_recorder();
+    make_switches(Duration::from_millis(100));
+    rig.record_behind_a_tail();
+    rig.end_recording();
+    let name = rig.generation();
+    let shown = |args: &[&str]| -> Vec<String> {
+        let output = rig.run(&[&["show", &name], args].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        events(&text).into_iter().map(str::to_owned).collect()
+    };
+    let all = shown(&[]);
+    let from = time(all.last().unwrap()) - 0.01;
+    let last = shown(&["--last", "10ms"]);
+    // The text has microseconds.
+    assert!(time(&last[0]) > from - 2e-6, "{} {from}", last[0]);
+    assert!(all.ends_with(&last) && all.len() > last.len());
+}
+
 /// Where the recorder's own events end, and that more come behind them.
 fn assert_tail_is_told(rig: &Rig, name: &str) {
     let text = rig.run(&["last", name]);

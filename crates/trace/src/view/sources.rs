@@ -180,11 +180,10 @@ impl<'v> Sources<'v> {
         convert(pairs, time, self.timeline.clock(), |pair| pair.trace)
     }
 
-    /// Leaves out what is before the last `ns` nanoseconds of all sources together. What the kernel's ring
-    /// recorded after a recorder's death comes on top.
+    /// Leaves out what is before the last `ns` nanoseconds of all sources together, with their tails.
     pub fn keep_last(&mut self, ns: u64) {
         let ends = (0..self.sources.len()).filter_map(|i| {
-            let end = self.sources[i].view.recorded_until()?;
+            let (_, end) = self.sources[i].view.span()?;
             Some(self.time(i, end))
         });
         let from = ends.max().unwrap_or(0).saturating_sub(ns);
