@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use outlive_kernel::{
     Access, Capture, Collector, EventName, Instance, InstanceSource, Instances, Pace, Recorder,
     Refresher, RegionSink, RunId, StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
@@ -14,9 +14,10 @@ use outlive_ring::{RawMemory, Region, RunRecord};
 use outlive_trace::cmdline::{self, CommandLine, InstanceKind};
 use outlive_trace::retention::Policy;
 use outlive_trace::start::{area_label, close_run};
+use outlive_trace::view::View;
 use outlive_trace::{
-    Backing, Chores, EventSource, Live, Mapping, Start, Started, StateDir, Step, failpoint,
-    generation, skip_unfit,
+    Backing, Chores, EventSource, InstanceEntry, Live, Mapping, RegionPlace, Start, Started,
+    StateDir, Step, failpoint, generation, skip_unfit,
 };
 
 use crate::args::{Args, BootArgs};
@@ -98,7 +99,9 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
         of_kernel: &of_kernel.names(),
         skips_instances: !boot.strict,
     };
-    let started = start.run(|step| tell(&step))?;
+    let started = start
+        .run(|step| tell(&step))
+        .map_err(|error| with_what_is_left(error, &state))?;
     let by_kernel = of_kernel.start(&state, &started.lock, &started.run, &events);
     tell_backups(&parsed, &state)?;
     let recording = Recording {
@@ -111,6 +114,28 @@ pub(crate) fn boot(args: &Args, boot: &BootArgs) -> Result<u8> {
     let mut has_failed = by_kernel.has_failed;
     has_failed |= recording.run(started, by_kernel, &stop)?;
     Ok(if has_failed { exit::FAILED } else { exit::DONE })
+}
+
+/// Says of a start that found no room where the run before it is: it was not touched.
+fn with_what_is_left(error: outlive_trace::Error, state: &StateDir) -> anyhow::Error {
+    let configured = match &error {
+        outlive_trace::Error::NoSpace { .. } => state.read_instances().unwrap_or_default(),
+        _ => return error.into(),
+    };
+    let has_region = |entry: &&InstanceEntry| {
+        RegionPlace::of_instance(entry).is_some_and(|place| View::open_place(&place).is_ok())
+    };
+    let left = configured.instances.iter().filter(has_region);
+    let left: Vec<String> = left
+        .map(|entry| format!("outlive show {}", entry.name))
+        .collect();
+    match left.is_empty() {
+        true => error.into(),
+        false => anyhow!(
+            "{error}; the previous run is left as it is: {}",
+            left.join(", ")
+        ),
+    }
 }
 
 /// Shows what is wrong with the line. Whether the start is refused for it.

@@ -322,6 +322,9 @@ fn full_disk_costs_the_older_generations_and_never_the_newest() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("bytes"), "{said}");
+    let left = "; the previous run is left as it is: outlive show boot_mapped\n";
+    assert!(said.contains(left), "{said}");
+    rig.print(&["show", "boot_mapped"]);
     let newest = format!("generations/boot_mapped/{:08}/region", 7);
     let newest = rig.state_path().join(newest);
     let after = contents(&rig.state_path());
