@@ -85,7 +85,7 @@ pub(crate) fn list(state: &StateDir, out: &mut impl Write) -> Result<()> {
 }
 
 fn rows(state: &StateDir) -> Result<Vec<Row>> {
-    let configured = state.read_instances()?.instances;
+    let configured = target::configured(state)?;
     let is_running = state.is_locked()?;
     let mut rows = Vec::new();
     for entry in &configured {

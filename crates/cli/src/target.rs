@@ -9,7 +9,8 @@ use outlive_trace::cmdline::NamePattern;
 use outlive_trace::start::KERNEL_BACKING;
 use outlive_trace::view::View;
 use outlive_trace::{
-    Area, Backing, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, apps, generation,
+    Area, Backing, Error, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, apps,
+    generation,
 };
 
 use crate::args::{Args, TargetArgs};
@@ -76,6 +77,25 @@ pub(crate) fn existing_state(args: &Args) -> Result<Option<StateDir>> {
     Ok(StateDir::open_existing(&path)?)
 }
 
+/// The state folders that may have an instance of this name: the one that was asked for, and in it
+/// that of a program.
+pub(crate) fn states_of(args: &Args, instance: &str) -> Result<Vec<StateDir>> {
+    let program = apps::of_instance(&state_path(args)?, instance)?;
+    Ok(existing_state(args)?.into_iter().chain(program).collect())
+}
+
+/// What the last start configured. If that is damaged, it is said: generations do not depend on it.
+pub(crate) fn configured(state: &StateDir) -> Result<Vec<InstanceEntry>> {
+    match state.read_instances() {
+        Ok(configured) => Ok(configured.instances),
+        Err(error @ Error::DamagedState { .. }) => {
+            eprintln!("outlive: live areas are not known: {error}");
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether there is something; an error where nobody lets us look.
 fn is_there(path: &Path) -> Result<bool> {
     path.try_exists()
@@ -85,11 +105,9 @@ fn is_there(path: &Path) -> Result<bool> {
 impl Target {
     /// Finds what is meant: an instance, a backup, a generation, or a file.
     pub(crate) fn find(args: &Args, name: &str) -> Result<Self> {
-        let state = existing_state(args)?;
         let instance = name.split_once('/').map_or(name, |(instance, _)| instance);
-        let program = apps::of_instance(&state_path(args)?, instance)?;
-        for state in state.iter().chain(&program) {
-            if let Some(target) = Self::in_state(state, name)? {
+        for state in states_of(args, instance)? {
+            if let Some(target) = Self::in_state(&state, name)? {
                 return Ok(target);
             }
         }
@@ -106,7 +124,7 @@ impl Target {
         Err(Unknown {
             name: name.to_owned(),
             state: state_path(args)?,
-            known: known_names_of_all(args, state.as_ref())?,
+            known: known_names_of_all(args)?,
         }
         .into())
     }
@@ -119,7 +137,7 @@ impl Target {
         let Some(state) = apps::of_instance(&state_path(args)?, parent)? else {
             return Ok(None);
         };
-        let instances = state.read_instances()?.instances;
+        let instances = configured(&state)?;
         let mut children = instances.iter().flat_map(children);
         let Some((_, path)) = children.find(|(child, _)| child == name) else {
             return Ok(None);
@@ -138,8 +156,7 @@ impl Target {
         {
             return Ok(Some(Self::Generation(found)));
         }
-        let configured = state.read_instances()?;
-        match configured.instances.iter().find(|entry| entry.name == name) {
+        match configured(state)?.iter().find(|entry| entry.name == name) {
             Some(entry) => Self::of_instance(state, entry).map(Some),
             // Of an instance that is no longer configured, what it left.
             None => Ok(newest(state, name)?.map(Self::Generation)),
@@ -208,10 +225,8 @@ impl Target {
 
     /// The generations of the instance `name`, newest first.
     pub(crate) fn generations(args: &Args, name: &str) -> Result<Vec<Self>> {
-        let program = apps::of_instance(&state_path(args)?, name)?;
-        let states = existing_state(args)?.into_iter().chain(program);
         let mut generations = Vec::new();
-        for state in states {
+        for state in states_of(args, name)? {
             let listed = generation::list_instance(&state, name).unwrap_or_default();
             generations.extend(listed.into_iter().rev().map(Self::Generation));
         }
@@ -367,8 +382,7 @@ pub(crate) fn newest(state: &StateDir, instance: &str) -> Result<Option<Generati
 }
 
 fn matches(args: &Args, name: &str, pattern: &NamePattern) -> Result<Vec<String>> {
-    let state = existing_state(args)?;
-    let known = known_names_of_all(args, state.as_ref())?;
+    let known = known_names_of_all(args)?;
     let is_meant =
         |known: &&String| pattern.matches(known) && (name.contains('/') || !known.contains('/'));
     let found: Vec<String> = known.iter().flatten().filter(is_meant).cloned().collect();
@@ -384,19 +398,19 @@ fn matches(args: &Args, name: &str, pattern: &NamePattern) -> Result<Vec<String>
 }
 
 /// The names in the state folder and in those of the programs; `None` if there is none of them.
-fn known_names_of_all(args: &Args, state: Option<&StateDir>) -> Result<Option<Vec<String>>> {
-    let programs = apps::list(&state_path(args)?)?;
-    let states: Vec<&StateDir> = state.into_iter().chain(&programs).collect();
+fn known_names_of_all(args: &Args) -> Result<Option<Vec<String>>> {
+    let mut states: Vec<StateDir> = existing_state(args)?.into_iter().collect();
+    states.extend(apps::list(&state_path(args)?)?);
     if states.is_empty() {
         return Ok(None);
     }
-    let names: Result<Vec<_>> = states.into_iter().map(known_names).collect();
+    let names: Result<Vec<_>> = states.iter().map(known_names).collect();
     Ok(Some(names?.into_iter().flatten().collect()))
 }
 
 fn known_names(state: &StateDir) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in state.read_instances()?.instances {
+    for entry in configured(state)? {
         let children = children(&entry);
         names.push(entry.name);
         names.extend(children.into_iter().map(|(name, _)| name));

@@ -120,14 +120,42 @@ fn a_program_is_found_by_its_name_shown_and_switched() {
     let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(stderr.contains("does not run"), "{stderr}");
 
-    let again = Recorder::builder("shop")
-        .state(state)
-        .backing(Backing::File)
-        .start();
+    let start = || {
+        let builder = Recorder::builder("shop").state(state);
+        builder.backing(Backing::File).start().unwrap()
+    };
+    let again = start();
     assert!(shown(state, &[]).is_empty());
-    let kept = again.unwrap().previous().unwrap().generation().seq();
+    let kept = again.previous().unwrap().generation().seq();
+    drop(again);
     let text = stdout(state, &["show", &format!("shop/{kept}")]);
     assert!(text.contains("order: id=3 customer=Ada"), "{text}");
+    // `rm` finds what `ls` lists, whether there is a state of `boot` beside it or not.
+    let removed = stdout(state, &["rm", &format!("shop/{kept}")]);
+    assert!(
+        removed.starts_with(&format!("removed shop/{kept} (")),
+        "{removed}"
+    );
+    assert!(!stdout(state, &["ls"]).contains(&format!("shop/{kept}")));
+    let recorder = start();
+    order(4);
+    drop(recorder);
+    drop(start());
+    outlive_trace::StateDir::open(state).unwrap();
+    // Generations do not depend on what the last start configured.
+    let instances = state.join("apps/shop/instances.json");
+    std::fs::write(&instances, b"\xff{").unwrap();
+    for args in [&["ls"][..], &["show", "shop"], &["last", "shop"]] {
+        let output = outlive(state, args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {said}");
+        assert!(said.contains("instances.json"), "{args:?}: {said}");
+        assert!(!output.stdout.is_empty(), "{args:?}");
+    }
+    let removed = stdout(state, &["rm", "--all", "shop"]);
+    assert_eq!(removed.matches("removed shop/").count(), 1, "{removed}");
+    let nothing = outlive(state, &["rm", "--all", "shop"]);
+    assert!(!nothing.status.success());
 }
 
 /// A program that records an order for each line it reads, on the last CPU that it may use, and ends
