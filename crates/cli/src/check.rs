@@ -139,9 +139,9 @@ fn damage_of(view: &View, cpu: &ViewCpu) -> impl Iterator<Item = String> {
 fn write_text(out: &mut impl Write, view: &View, verdict: Verdict, outcome: Outcome) -> Result<()> {
     for (name, part) in view.named_parts() {
         let format = part.recovery.geometry.format().versions();
-        let by = match part.recovery.extension {
-            Some(_) => "of outlive",
-            None => "of a kernel",
+        let by = match part.recovery.is_of_outlive() {
+            true => "of outlive",
+            false => "of a kernel",
         };
         let now = if part.is_live {
             ", being written now"

@@ -114,7 +114,11 @@ impl Info<'_> {
                 units::count(geometry.nr_cpus() as usize, self.view.buffer_word()),
                 geometry.nr_subbufs(),
             ),
-        )
+        )?;
+        match part.recovery.cut_off() {
+            Some(damage) => line(out, "  damaged", damage),
+            None => Ok(()),
+        }
     }
 
     fn write_run(&self, out: &mut impl Write, run: &RunRecord) -> Result<()> {
@@ -182,12 +186,10 @@ impl Info<'_> {
 
     /// What a kernel noted.
     fn write_kernel(&self, out: &mut impl Write) -> Result<()> {
-        line(
-            out,
-            "verdict",
-            format_args!("{}: a kernel wrote it", self.verdict),
-        )?;
-        let Some(scratch) = &self.view.parts[0].recovery.scratch else {
+        let recovery = &self.view.parts[0].recovery;
+        let by = without_run(self.view);
+        line(out, "verdict", format_args!("{}: {by}", self.verdict))?;
+        let Some(scratch) = &recovery.scratch else {
             return line(out, "scratch", "damaged");
         };
         line(
@@ -323,6 +325,14 @@ impl Info<'_> {
             "unsealed": subbufs - sealed,
             "doubtful": self.view.doubtful_of_cpu(cpu),
         })
+    }
+}
+
+/// Who wrote a region that has no run record.
+pub(crate) fn without_run(view: &View) -> &'static str {
+    match view.parts[0].recovery.is_of_outlive() {
+        true => "an outlive wrote it, and its run record cannot be read",
+        false => "a kernel wrote it",
     }
 }
 

@@ -292,6 +292,11 @@ impl Target {
                 with_tail(&generation.region_path(), &generation.tail_path())?
             }
         };
+        for (_, part) in view.named_parts() {
+            if let Some(damage) = part.recovery.cut_off() {
+                eprintln!("outlive: {} is {damage}", part.place);
+            }
+        }
         if let Some(formats) = formats {
             view.catalog = Catalog::from_events_dir(formats)
                 .with_context(|| format!("cannot read formats from {}", formats.display()))?;

@@ -392,6 +392,36 @@ fn truncated_region_keeps_what_is_there() {
             .unwrap()
             .contains("cut off")
     );
+    for verb in ["show", "info", "check"] {
+        let output = outlive(&[verb, &unpacked.region, "--formats", &unpacked.formats]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("region.bin is cut off: 204800 bytes of 262144"),
+            "{verb}: {said}"
+        );
+    }
+}
+
+/// The extension lies behind the ring, so that a file that is cut short has none.
+#[test]
+fn truncated_region_of_outlive_is_not_said_to_be_a_kernels() {
+    let geometry = Geometry::new(256 << 10, 1).unwrap();
+    let memory = HeapMemory::new(geometry.size() as usize);
+    Region::format(&memory, geometry, None).unwrap();
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("region.bin");
+    std::fs::write(&file, &memory.to_vec()[..100 << 10]).unwrap();
+    for (verb, words) in [
+        ("info", "cut off: 102400 bytes of 262144"),
+        ("info", "an outlive wrote it"),
+        ("check", "damaged: cut off: 102400 bytes of 262144"),
+        ("check", "region of outlive"),
+        ("last", "an outlive wrote it"),
+    ] {
+        let output = outlive(&[verb, file.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(words), "{verb}: {said}");
+    }
 }
 
 #[test]

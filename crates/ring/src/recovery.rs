@@ -46,8 +46,13 @@ pub enum MetaDamage {
     TotalSize(u64),
     /// The offset of the first CPU's meta is wrong.
     BuffersOffset(u64),
-    /// The region's end is missing: only so many bytes are there.
-    CutOff(u64),
+    /// The region's end is missing.
+    CutOff {
+        /// Bytes that are there.
+        len: u64,
+        /// Bytes of the ring.
+        size: u64,
+    },
     /// An outlive wrote the region, and its extension is missing: cut off, its anchor damaged, or of a
     /// version that is not known. So nothing is sealed, and run record and catalog are gone.
     NoExtension,
@@ -79,7 +84,7 @@ impl fmt::Display for MetaDamage {
             Self::BuffersOffset(offset) => {
                 write!(f, "mismatch of first buffer offset: {offset:#x}")
             }
-            Self::CutOff(len) => write!(f, "cut off after {len:#x} bytes"),
+            Self::CutOff { len, size } => write!(f, "cut off: {len} bytes of {size}"),
             Self::NoExtension => f.write_str(
                 "extension missing: cut off, its anchor damaged, or another version's; nothing is sealed",
             ),
@@ -374,8 +379,9 @@ impl Recovery {
         let padded = Padded::new(memory, geometry.size());
         let scratch = Scratch::load(&geometry, &padded);
         let mut damage = global_damage(&geometry, &padded);
-        if (memory.len() as u64) < geometry.size() {
-            damage.push(MetaDamage::CutOff(memory.len() as u64));
+        let (len, size) = (memory.len() as u64, geometry.size());
+        if len < size {
+            damage.push(MetaDamage::CutOff { len, size });
         }
         if extension.is_none() && is_of_outlive(&geometry, &padded) {
             damage.push(MetaDamage::NoExtension);
@@ -413,6 +419,19 @@ impl Recovery {
     #[must_use]
     pub fn entries(&self) -> u64 {
         self.cpus.iter().map(|cpu| cpu.entries).sum()
+    }
+
+    /// Whether an outlive wrote the region, and not a kernel.
+    #[must_use]
+    pub fn is_of_outlive(&self) -> bool {
+        self.extension.is_some() || self.damage.contains(&MetaDamage::NoExtension)
+    }
+
+    /// What says that the region's end is missing, if it is.
+    #[must_use]
+    pub fn cut_off(&self) -> Option<&MetaDamage> {
+        let is_cut = |damage: &&MetaDamage| matches!(damage, MetaDamage::CutOff { .. });
+        self.damage.iter().find(is_cut)
     }
 
     /// Whether everything was found whole.

@@ -15,6 +15,7 @@ use super::others::{Other, Others};
 use super::program;
 use super::spans::{Parents, Span, shares};
 use super::tasks::{Doing, Task};
+use crate::info;
 use crate::show::push_doubt;
 use crate::units;
 
@@ -92,7 +93,7 @@ impl Text<'_, '_> {
                 let host = format!("{}, Linux {}", run.host, run.kernel);
                 line(out, "host", clean(&host))?;
             }
-            None => line(out, "program", "a kernel wrote it")?,
+            None => line(out, "program", info::without_run(view))?,
         }
         self.events(out)
     }
