@@ -362,9 +362,16 @@ fn the_time_for_which_a_program_was_stopped_is_told() {
         .spawn()
         .unwrap();
     let child = Killed(child);
-    last_until(state, |last| last["heartbeat"]["max_delay_ns"] != 0);
+    last_until(state, |last| {
+        last["heartbeat"]["max_delay_ns"].as_u64() > Some(0)
+    });
     child.signal(Signal::STOP);
     std::thread::sleep(STOPPED);
+    let goes_on = |last: &Value| {
+        let mut gaps = last["heartbeat_gaps"].as_array().into_iter().flatten();
+        gaps.any(|gap| gap["until_ns"].is_null())
+    };
+    last_until(state, goes_on);
     let text = stdout(state, &["last", "shop"]);
     assert!(
         text.contains("no sign of life for ") && text.contains(", up to now"),
@@ -373,8 +380,8 @@ fn the_time_for_which_a_program_was_stopped_is_told() {
     child.signal(Signal::CONT);
     let stopped_ns = STOPPED.as_nanos() as u64;
     let is_over = |last: &Value| {
-        let gap = &last["heartbeat_gaps"][0];
-        gap["len"].as_u64() >= Some(stopped_ns) && gap["until_ns"].is_u64()
+        let mut gaps = last["heartbeat_gaps"].as_array().into_iter().flatten();
+        gaps.any(|gap| gap["len"].as_u64() >= Some(stopped_ns) && gap["until_ns"].is_u64())
     };
     last_until(state, is_over);
     drop(child);
