@@ -105,6 +105,24 @@ pub(crate) fn visible(text: &str) -> String {
     })
 }
 
+/// As [`visible`], of the text from `start` on: all control characters but those `kept`, and bytes that
+/// are no UTF-8, which terminals without it may obey.
+pub(crate) fn escape_from(text: &mut Vec<u8>, start: usize, kept: &[char]) {
+    // Most texts have nothing of that, and are many.
+    if text[start..].iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return;
+    }
+    for chunk in text.split_off(start).utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c.is_control() && !kept.contains(&c) {
+                true => text.extend(c.escape_default().to_string().into_bytes()),
+                false => text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        text.extend(chunk.invalid().escape_ascii());
+    }
+}
+
 /// A correction in words.
 fn correction(suggestion: &Suggestion) -> String {
     match (suggestion.span.is_empty(), suggestion.text.as_str()) {

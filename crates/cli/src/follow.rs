@@ -65,6 +65,7 @@ pub(crate) fn run(
         look,
         clock: &clock,
         nr_cpus,
+        is_of_program: !is_of_cpus,
         catalog,
         given_up: HashSet::new(),
         horizon: 0,
@@ -100,6 +101,7 @@ struct Follower<'f> {
     look: Look,
     clock: &'f str,
     nr_cpus: usize,
+    is_of_program: bool,
     catalog: Catalog,
     /// What the recorder does not know either.
     given_up: HashSet<Unknown>,
@@ -152,7 +154,7 @@ impl Follower<'_> {
     /// wait for the next round.
     fn print<W: Write>(&mut self, output: &mut Output<W>, horizon: u64) -> Result<bool> {
         let formatter = Formatter::new(&self.catalog, self.look.options(self.clock));
-        let lines = Lines::new(&self.catalog, formatter, self.look);
+        let lines = Lines::new(&self.catalog, formatter, self.look, self.is_of_program);
         let wanted = self.selection.wanted(&self.catalog, self.nr_cpus);
         self.text.clear();
         let mut may_go_on = true;

@@ -9,7 +9,7 @@ use outlive_trace::view::{SourceEvent, Sources, Timeline, View};
 
 use crate::boot::say;
 use crate::export;
-use crate::show::{self, Look, Selection};
+use crate::show::{self, Lines, Look, Selection};
 
 /// Prints the selected events of the regions `names`. Times are those of the common clock.
 pub(crate) fn show(
@@ -46,7 +46,7 @@ pub(crate) fn show(
             continue;
         }
         line.clear();
-        let formatter = &lines.formatters[source];
+        let formatter = lines.by_source[source].formatter();
         formatter.lost_events(&mut line, left.buffer, left.missed.count());
         lines.write_named(&mut out, source, &line)?;
     }
@@ -62,31 +62,33 @@ pub(crate) fn show(
 /// Makes events into lines that begin with the name of their region.
 struct MergedLines<'s> {
     sources: &'s Sources<'s>,
-    formatters: Vec<Formatter<'s>>,
+    by_source: Vec<Lines<'s>>,
     /// Columns of the names.
     width: usize,
 }
 
 impl<'s> MergedLines<'s> {
     fn new(sources: &'s Sources<'s>, look: Look) -> Self {
-        let formatters = sources.sources().iter().map(|source| {
+        let by_source = sources.sources().iter().map(|source| {
             let clock = match sources.timeline() {
                 Timeline::Trace => source.view.clock(),
                 // Nanoseconds.
                 Timeline::Monotonic | Timeline::Realtime => "mono",
             };
-            Formatter::new(&source.view.catalog, look.options(clock))
+            let view = source.view;
+            let formatter = Formatter::new(&view.catalog, look.options(clock));
+            Lines::new(&view.catalog, formatter, look, view.has_lanes())
         });
         let widths = sources.sources().iter().map(|s| s.name.chars().count());
         Self {
-            formatters: formatters.collect(),
+            by_source: by_source.collect(),
             width: widths.max().unwrap_or(0),
             sources,
         }
     }
 
     fn write_header(&self, out: &mut impl Write) -> Result<()> {
-        let Some(formatter) = self.formatters.first() else {
+        let Some(first) = self.by_source.first() else {
             return Ok(());
         };
         let views = || self.sources.sources().iter().map(|source| source.view);
@@ -99,7 +101,7 @@ impl<'s> MergedLines<'s> {
                 .max(),
         };
         let mut text = Vec::new();
-        formatter.header(&mut text, &counts);
+        first.formatter().header(&mut text, &counts);
         // Its drawing moves to the right by the columns of the names.
         for line in String::from_utf8_lossy(&text).lines() {
             match line.strip_prefix("#  ") {
@@ -113,13 +115,11 @@ impl<'s> MergedLines<'s> {
     /// Appends an event, and before it what was lost there. Returns what [`Formatter::record`] does.
     fn push(&self, out: &mut Vec<u8>, next: &SourceEvent<'_>) -> Result<Option<&'s EventFormat>> {
         let event = &next.event;
-        let formatter = &self.formatters[next.source];
+        let lines = &self.by_source[next.source];
         let mut text = Vec::new();
-        show::push_lost(formatter, &mut text, event);
+        show::push_lost(lines.formatter(), &mut text, event);
         let time = self.sources.time(next.source, event.text_time_stamp);
-        let unevaluated = formatter.record(&mut text, event.cpu, time, event.payload);
-        let catalog = &self.sources.sources()[next.source].view.catalog;
-        show::push_doubt(catalog, &mut text, event);
+        let unevaluated = lines.push_line(&mut text, event, time);
         self.write_named(out, next.source, &text)?;
         Ok(unevaluated)
     }

@@ -1,7 +1,7 @@
 //! `outlive show`: the events as text in the kernel's own format, or as JSON lines.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use outlive_trace::view::{LeftOver, View, ViewEvent, Wanted};
 
 use crate::args::{Args, SelectionArgs, ShowArgs};
 use crate::boot::say;
+use crate::diagnostic::escape_from;
 use crate::filter::FilterText;
 use crate::target::Target;
 use crate::{exit, follow, merged, units};
@@ -120,6 +121,8 @@ pub(crate) struct Look {
     pub(crate) raw_fields: bool,
     /// One JSON object per line.
     pub(crate) json: bool,
+    /// Whether control characters would be obeyed.
+    pub(crate) is_terminal: bool,
 }
 
 impl Look {
@@ -129,16 +132,30 @@ impl Look {
         options.raw_fields = self.raw_fields;
         options
     }
+
+    /// Spells out the control characters of a line, which begins at `start`. Those in a program's texts
+    /// always, so that each event is one line; the kernel's text stays as it is, but at a terminal.
+    fn escape(self, text: &mut Vec<u8>, start: usize, is_of_program: bool) {
+        let kept: &[char] = match (is_of_program, self.is_terminal) {
+            (true, _) => &[],
+            (false, true) => &['\n', '\t'],
+            (false, false) => return,
+        };
+        let line_end = text.pop_if(|last| *last == b'\n');
+        escape_from(text, start, kept);
+        text.extend(line_end);
+    }
 }
 
 /// Does what the command's arguments say.
 pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
     let selection = show_args.selection.selection()?;
+    let out = std::io::stdout().lock();
     let look = Look {
         raw_fields: show_args.raw_fields,
         json: show_args.json,
+        is_terminal: out.is_terminal(),
     };
-    let out = std::io::stdout().lock();
     let names = Target::matching(args, &show_args.names)?;
     let [name] = names.as_slice() else {
         if show_args.follow {
@@ -175,7 +192,7 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
 /// order.
 pub(crate) fn show(view: &View, selection: &Selection, look: Look, out: impl Write) -> Result<()> {
     let formatter = Formatter::new(&view.catalog, look.options(view.clock()));
-    let lines = Lines::new(&view.catalog, formatter, look);
+    let lines = Lines::new(&view.catalog, formatter, look, view.has_lanes());
     let mut output = Output::new(view.overrun() > 0, out);
     if !look.json {
         output.header(&lines, view)?;
@@ -314,15 +331,28 @@ pub(crate) struct Lines<'v> {
     catalog: &'v Catalog,
     formatter: Formatter<'v>,
     look: Look,
+    /// Whether a program wrote the region.
+    is_of_program: bool,
 }
 
 impl<'v> Lines<'v> {
-    pub(crate) fn new(catalog: &'v Catalog, formatter: Formatter<'v>, look: Look) -> Self {
+    pub(crate) fn new(
+        catalog: &'v Catalog,
+        formatter: Formatter<'v>,
+        look: Look,
+        is_of_program: bool,
+    ) -> Self {
         Self {
             catalog,
             formatter,
             look,
+            is_of_program,
         }
+    }
+
+    /// What makes the lines.
+    pub(crate) fn formatter(&self) -> &Formatter<'v> {
+        &self.formatter
     }
 
     /// Appends an event, and before it what was lost there.
@@ -360,10 +390,21 @@ impl<'v> Lines<'v> {
         if starts {
             self.formatter.buffer_started(out, event.buffer);
         }
-        let (cpu, time) = (event.cpu, event.text_time_stamp);
-        let unevaluated = self.formatter.record(out, cpu, time, event.payload);
+        Ok(self.push_line(out, event, event.text_time_stamp))
+    }
+
+    /// Appends the line of an event. Returns what [`Formatter::record`] does.
+    pub(crate) fn push_line(
+        &self,
+        out: &mut Vec<u8>,
+        event: &ViewEvent<'_>,
+        time: u64,
+    ) -> Option<&'v EventFormat> {
+        let start = out.len();
+        let unevaluated = self.formatter.record(out, event.cpu, time, event.payload);
         push_doubt(self.catalog, out, event);
-        Ok(unevaluated)
+        self.look.escape(out, start, self.is_of_program);
+        unevaluated
     }
 }
 
@@ -482,5 +523,35 @@ impl<W: Write> Output<W> {
             say!("{words}");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernels_text_is_escaped_for_a_terminal_only_and_a_programs_always() {
+        let line = b"before\x1b\na\x1b[2J\tb\nc\x9b\xc2\x9b \xc3\xbc\n";
+        let escaped = |is_terminal, is_of_program| {
+            let look = Look {
+                is_terminal,
+                ..Look::default()
+            };
+            let mut text = line.to_vec();
+            look.escape(&mut text, 8, is_of_program);
+            text
+        };
+        assert_eq!(escaped(false, false), line);
+        assert_eq!(
+            escaped(true, false),
+            "before\x1b\na\\u{1b}[2J\tb\nc\\x9b\\u{9b} ü\n".as_bytes()
+        );
+        for is_terminal in [false, true] {
+            assert_eq!(
+                escaped(is_terminal, true),
+                "before\x1b\na\\u{1b}[2J\\tb\\nc\\x9b\\u{9b} ü\n".as_bytes()
+            );
+        }
     }
 }
