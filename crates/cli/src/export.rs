@@ -1,10 +1,13 @@
 //! `outlive export`: events in the formats of other tools.
 
+use std::fs::{File, Metadata};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use anyhow::{Error, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use outlive_trace::view::{NoCommonTime, Source, Sources, View};
 
@@ -12,7 +15,7 @@ use crate::args::{Args, ExportArgs};
 use crate::boot::say;
 use crate::show::Selection;
 use crate::target::Target;
-use crate::{exit, formats, units};
+use crate::{Usage, exit, formats, units};
 
 /// How often the progress is shown.
 const LOOK: Duration = Duration::from_millis(50);
@@ -21,11 +24,13 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
     let format = match export.format {
         Some(format) => format,
-        None => formats::of_path(&export.output).map_err(Error::msg)?,
+        None => formats::of_path(&export.output).map_err(Usage)?,
     };
     let selection = export.selection.selection()?;
     let names = Target::matching(args, &export.names)?;
-    let views = Target::open_all(args, &names, export.formats.as_deref())?;
+    let targets = Target::find_all(args, &names)?;
+    refuse_input(&targets, &export.output)?;
+    let views = Target::open_all(&targets, export.formats.as_deref())?;
     let sources = sources(&names, &views, &selection)?;
     let to_read = format.exporter.to_read(&sources);
     let summary = watched(&sources, to_read, || {
@@ -54,6 +59,27 @@ pub(crate) fn run(args: &Args, export: &ExportArgs) -> Result<u8> {
     } else {
         exit::FAILED
     })
+}
+
+/// Refuses an output that is one of the files that are read, by whatever name.
+fn refuse_input(targets: &[Target], output: &Path) -> Result<()> {
+    let there = match output == Path::new("-") {
+        true => File::from(std::io::stdout().as_fd().try_clone_to_owned()?).metadata(),
+        false => output.metadata(),
+    };
+    let Ok(there) = there else {
+        return Ok(());
+    };
+    for file in targets.iter().flat_map(Target::files) {
+        let is_same = |read: Metadata| (read.dev(), read.ino()) == (there.dev(), there.ino());
+        if file.metadata().is_ok_and(is_same) {
+            let (output, file) = (output.display(), file.display());
+            bail!(Usage(format!(
+                "the output {output} is {file}, which is to be exported: choose another name"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Says how many events are doubtful: most formats have no place for that.

@@ -1,5 +1,6 @@
 //! The boot command line that a command is given, where it is from, and where its areas live.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use outlive_trace::Backing;
 use outlive_trace::cmdline::CommandLine;
 
+use crate::Usage;
 use crate::args::LineArgs;
 
 /// Where the command line is looked for when none is given.
@@ -52,13 +54,12 @@ impl Line {
             return Ok(line);
         }
         let path = args.cmdline_file.as_deref().unwrap_or(usual);
-        let file = std::fs::File::open(path).with_context(|| match args.cmdline_file {
-            Some(_) => format!("cannot read {}", path.display()),
-            None => format!(
-                "no command line given, this kernel was booted without trace_instance=, and cannot read {}",
-                path.display()
-            ),
-        })?;
+        let file = match args.cmdline_file {
+            Some(_) => {
+                File::open(path).with_context(|| format!("cannot read {}", path.display()))?
+            }
+            None => open_usual(path)?,
+        };
         let mut text = String::new();
         file.take(CMDLINE_MAX + 1)
             .read_to_string(&mut text)
@@ -116,6 +117,20 @@ impl Line {
     }
 }
 
+/// Opens the file in which the line is when none is given.
+fn open_usual(path: &Path) -> Result<File> {
+    let none = |why| {
+        format!(
+            "no command line given, this kernel was booted without trace_instance=, and {why} {}",
+            path.display()
+        )
+    };
+    File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Usage(none("there is no")).into(),
+        _ => anyhow::Error::from(error).context(none("cannot read")),
+    })
+}
+
 /// The areas that a file names; none if there is no file.
 fn read_areas(path: &Path) -> Result<Vec<(String, Backing)>> {
     let text = match std::fs::read_to_string(path) {
@@ -158,6 +173,18 @@ pub(crate) fn parse_area(text: &str) -> Result<(String, Backing), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_at_all_is_a_wrong_usage_and_one_that_cannot_be_read_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = open_usual(&folder.path().join("cmdline")).unwrap_err();
+        assert!(error.is::<Usage>(), "{error}");
+        assert_eq!(crate::code(&error), crate::exit::USAGE);
+        std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();
+        let error = open_usual(&folder.path().join("loop")).unwrap_err();
+        assert!(!error.is::<Usage>(), "{error}");
+        assert!(error.to_string().contains("cannot read"), "{error}");
+    }
 
     #[test]
     fn areas_of_a_file_are_read_back_and_a_mistake_has_its_line() {

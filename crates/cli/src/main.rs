@@ -68,11 +68,6 @@ fn main() -> ExitCode {
             });
         }
     };
-    // 1 means that a check recovered something.
-    let least = match args.command {
-        Command::Check(_) => exit::USAGE,
-        _ => exit::FAILED,
-    };
     match run(&args) {
         Ok(code) => ExitCode::from(code),
         // A reader that closed the pipe (`| head`) has what it wanted.
@@ -87,6 +82,11 @@ fn main() -> ExitCode {
             if let Some(line) = help(&error) {
                 let _ = writeln!(std::io::stderr(), "  help: {line}");
             }
+            // 1 means that a check recovered something, or could not say what it found.
+            let least = match args.command {
+                Command::Check(_) if !error.is::<std::io::Error>() => exit::USAGE,
+                _ => exit::FAILED,
+            };
             ExitCode::from(code(&error).max(least))
         }
     }
@@ -114,6 +114,18 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Uninstall(uninstall) => install::uninstall(uninstall),
     }
 }
+
+/// A wrong usage that shows only when the arguments are looked at closer.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error
@@ -146,7 +158,7 @@ fn code(error: &anyhow::Error) -> u8 {
             _ => exit::FAILED,
         };
     }
-    if error.is::<target::Unknown>() {
+    if error.is::<target::Unknown>() || error.is::<Usage>() {
         return exit::USAGE;
     }
     match error.downcast_ref::<Kernel>() {

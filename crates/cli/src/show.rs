@@ -162,7 +162,7 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
             bail!("--follow shows one instance at a time");
         }
         let formats = show_args.formats.as_deref();
-        let views = Target::open_all(args, &names, formats)?;
+        let views = Target::open_all(&Target::find_all(args, &names)?, formats)?;
         merged::show(&names, &views, &selection, look, out)?;
         return Ok(exit::DONE);
     };

@@ -211,16 +211,14 @@ impl Target {
         Ok(found)
     }
 
-    /// Finds and opens several, in their order.
-    pub(crate) fn open_all(
-        args: &Args,
-        names: &[String],
-        formats: Option<&Path>,
-    ) -> Result<Vec<View>> {
-        let views = names
-            .iter()
-            .map(|name| Self::find(args, name)?.open(formats));
-        views.collect()
+    /// Finds several, in their order.
+    pub(crate) fn find_all(args: &Args, names: &[String]) -> Result<Vec<Self>> {
+        names.iter().map(|name| Self::find(args, name)).collect()
+    }
+
+    /// Opens several, in their order.
+    pub(crate) fn open_all(targets: &[Self], formats: Option<&Path>) -> Result<Vec<View>> {
+        targets.iter().map(|target| target.open(formats)).collect()
     }
 
     /// The generations of the instance `name`, newest first.
@@ -257,6 +255,15 @@ impl Target {
         match self {
             Self::Live { place, .. } => place.path(),
             _ => None,
+        }
+    }
+
+    /// The files that are read to open it.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Live { place, .. } => place.path().map(Path::to_owned).into_iter().collect(),
+            Self::File(path) => vec![path.clone(), path.with_file_name("tail")],
+            Self::Generation(generation) => vec![generation.region_path(), generation.tail_path()],
         }
     }
 

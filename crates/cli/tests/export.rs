@@ -361,3 +361,102 @@ fn what_an_export_says_that_it_will_read_is_what_it_reads() {
         }
     }
 }
+
+/// The region was once replaced by its own export, and lost.
+#[test]
+fn an_output_that_is_an_input_is_refused_by_whatever_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let before = std::fs::read(&unpacked.region).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&unpacked.region, &link).unwrap();
+    let hard_link = folder.path().join("hard-link");
+    std::fs::copy(&unpacked.region, folder.path().join("region")).unwrap();
+    std::fs::hard_link(folder.path().join("region"), folder.path().join("tail")).unwrap();
+    std::fs::hard_link(folder.path().join("region"), &hard_link).unwrap();
+    let inside = folder.path().to_str().unwrap();
+    for (name, out) in [
+        (unpacked.region.as_str(), Path::new(&unpacked.region)),
+        (&unpacked.region, &link),
+        (inside, &hard_link),
+        (inside, &folder.path().join("tail")),
+    ] {
+        let out = out.to_str().unwrap();
+        let refused = outlive(&["export", name, "-o", out, "--format", "json"]);
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(out), "{}", stderr(&refused));
+        assert!(std::fs::read(out).unwrap() == before, "{out}");
+    }
+    let output = std::fs::File::options().append(true).open(&unpacked.region);
+    let appended = Command::new(env!("CARGO_BIN_EXE_outlive"))
+        .args(["export", &unpacked.region, "-o", "-", "--format", "json"])
+        .stdout(output.unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(appended.status.code(), Some(2), "{}", stderr(&appended));
+    assert!(std::fs::read(&unpacked.region).unwrap() == before);
+}
+
+#[test]
+fn no_two_columns_of_a_csv_have_the_same_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.csv");
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    let asked = ["--event", "sched_wakeup"];
+    stdout(&export(&unpacked, &out, &asked));
+    let mut reader = csv::Reader::from_path(&out).unwrap();
+    let header: Vec<_> = reader.headers().unwrap().iter().map(String::from).collect();
+    let unique: BTreeSet<_> = header.iter().collect();
+    assert_eq!(unique.len(), header.len(), "{header:?}");
+    let place = |name: &str| header.iter().position(|column| column == name).unwrap();
+    // As in SQL: the event's own field has the name, the one that all events have is the common one.
+    let mut args = vec!["show", &unpacked.region, "--formats", &unpacked.formats];
+    args.push("--json");
+    args.extend(asked);
+    let shown = stdout(&outlive(&args));
+    let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert!(!rows.is_empty() && rows.len() == shown.lines().count());
+    for (row, line) in rows.iter().zip(shown.lines()) {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(row[place("pid")], event["fields"]["pid"].to_string());
+        assert_eq!(row[place("common_pid")], event["pid"].to_string());
+        assert_eq!(row[place("cpu")], event["cpu"].to_string());
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_an_export_in_silence() {
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    for format in ["json", "csv", "chrome", "perfetto"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = Command::new(env!("CARGO_BIN_EXE_outlive"))
+            .args(["export", &unpacked.region, "--formats", &unpacked.formats])
+            .args(["-o", "-", "--format", format])
+            .stdout(writer)
+            .output()
+            .unwrap();
+        assert_eq!(stderr(&ended), "", "{format}");
+        assert_eq!(ended.status.code(), Some(0), "{format}");
+    }
+}
+
+#[test]
+fn a_wrong_usage_has_its_exit_code_and_so_has_a_failure_of_the_output() {
+    let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
+    for args in [
+        &["export", &unpacked.region, "-o", "x.xyz"][..],
+        &["sql", "SELECT 1"],
+    ] {
+        let output = outlive(args);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    }
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let checked = Command::new(env!("CARGO_BIN_EXE_outlive"))
+        .args(["check", &unpacked.region])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(checked.status.code(), Some(1), "{}", stderr(&checked));
+    assert!(stderr(&checked).contains("No space left"));
+}

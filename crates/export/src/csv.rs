@@ -1,9 +1,10 @@
 //! CSV: one row per event, a column per field.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::Path;
 
-use outlive_event::Value;
+use outlive_event::{ColumnNames, Value};
 use outlive_trace::view::{SourceEvent, Sources};
 
 use crate::{Error, Exporter, Result, Summary, json, output};
@@ -21,20 +22,18 @@ const COMMON: [&str; 8] = [
 ];
 
 /// Writes a table. Its columns are the common ones, then each field's that an event of the output
-/// has, by name. Lists are JSON; addresses hexadecimal.
+/// has, by name; where they have the same name they are named as [`ColumnNames`] does it. Lists are JSON; addresses hexadecimal.
 #[derive(Debug)]
 pub(crate) struct Csv;
 
 impl Exporter for Csv {
     fn export(&self, sources: &Sources<'_>, out: &Path) -> Result<Summary> {
-        let failed = |error: csv::Error| Error::io("write", out)(error.into());
+        let failed = |error| Error::io("write", out)(io_error(error));
         let columns = columns(sources);
         let places: HashMap<&str, usize> = columns.iter().map(String::as_str).zip(0..).collect();
         let mut writer = csv::Writer::from_writer(output::create(out)?);
-        let header = COMMON
-            .iter()
-            .copied()
-            .chain(columns.iter().map(String::as_str));
+        let names = ColumnNames::new(&COMMON, columns.iter().map(String::as_str), &[]);
+        let header = names.common.iter().chain(&names.fields);
         writer.write_record(header).map_err(failed)?;
         let mut summary = Summary::default();
         let mut fields = vec![String::new(); columns.len()];
@@ -55,6 +54,15 @@ impl Exporter for Csv {
     /// The first pass finds the columns.
     fn to_read(&self, sources: &Sources<'_>) -> u64 {
         2 * sources.to_read()
+    }
+}
+
+/// What the system said: the conversion of `csv` hides the kind of the error, by which a closed pipe is
+/// known.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 

@@ -11,10 +11,10 @@ use outlive_trace::cmdline::Diagnostic;
 
 use self::print::{Format, Printer};
 use crate::args::{Args, SqlArgs};
-use crate::exit;
 use crate::export::say_doubtful;
 use crate::filter::Mistake;
 use crate::target::Target;
+use crate::{Usage, exit};
 
 /// What the user is told that a mistake is in.
 const ORIGIN: &str = "statement";
@@ -25,9 +25,10 @@ const PROMPT_MORE: &str = "...> ";
 pub(crate) fn run(args: &Args, sql: &SqlArgs) -> Result<u8> {
     let (statement, names) = split(&sql.statement_and_names);
     if names.is_empty() {
-        bail!(
+        bail!(Usage(
             "which region is to be asked? name an instance, a generation or a file behind the statement"
-        );
+                .into()
+        ));
     }
     let database = Database::open(sources(args, names, sql.formats.as_deref())?)?;
     let format = match (sql.json, sql.csv) {
