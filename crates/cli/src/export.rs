@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use outlive_export::damage;
 use outlive_trace::view::{NoCommonTime, Source, Sources, View};
 
 use crate::args::{Args, ExportArgs};
@@ -90,6 +91,13 @@ pub(crate) fn say_doubtful(name: &str, view: &View) {
     }
 }
 
+/// Says that a region is damaged, if it is.
+pub(crate) fn say_damage(name: &str, view: &View) {
+    if let Some(words) = damage(name, view) {
+        say!("{words}");
+    }
+}
+
 /// What is selected of each view.
 pub(crate) fn sources<'v>(
     names: &[String],
@@ -99,11 +107,8 @@ pub(crate) fn sources<'v>(
     let mut sources = Vec::new();
     let mut mistake = None;
     for (name, view) in names.iter().zip(views) {
-        if !view.has_lanes() {
-            selection.check_cpu(view.cpus.len())?;
-        }
-        // Of several regions one may lack the event.
-        if let Err(error) = selection.check_events(&view.catalog, view.cpus.len()) {
+        // Of several regions one may lack the CPU or the event.
+        if let Err(error) = selection.check(view) {
             mistake = Some(error);
             continue;
         }
@@ -114,7 +119,7 @@ pub(crate) fn sources<'v>(
         });
     }
     match mistake {
-        Some(mistake) if sources.is_empty() => bail!(mistake),
+        Some(mistake) if sources.is_empty() => Err(mistake),
         _ => {
             let mut sources = merged(sources, selection.same_boot)?;
             if let Some(last) = selection.last {

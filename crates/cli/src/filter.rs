@@ -27,9 +27,9 @@ pub(crate) struct FilterText {
 pub(crate) struct Mistake(String);
 
 impl Mistake {
-    /// Shows a mistake in `text`, which is from `origin`.
-    pub(crate) fn shown(origin: &str, text: &str, diagnostic: Diagnostic) -> Self {
-        Self(diagnostic::render(origin, text, &[diagnostic]))
+    /// Shows mistakes in `text`, which is from `origin`.
+    pub(crate) fn shown(origin: &str, text: &str, diagnostics: &[Diagnostic]) -> Self {
+        Self(diagnostic::render(origin, text, diagnostics))
     }
 }
 
@@ -103,7 +103,7 @@ fn shown(text: &str, error: &FilterError, catalog: Option<&Catalog>) -> Mistake 
         }
         other => mark(&other.to_string()),
     };
-    Mistake::shown(ORIGIN, text, diagnostic)
+    Mistake::shown(ORIGIN, text, &[diagnostic])
 }
 
 fn near_field<'c>(name: &str, catalog: Option<&'c Catalog>) -> Option<&'c str> {

@@ -52,6 +52,7 @@ pub(crate) fn show(
     }
     out.flush()?;
     for (source, unevaluated) in sources.sources().iter().zip(&unevaluated) {
+        export::say_damage(&source.name, source.view);
         if let Some(words) = unevaluated.in_words(&source.view.catalog) {
             say!("{}: {words}", source.name);
         }

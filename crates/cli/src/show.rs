@@ -1,6 +1,6 @@
 //! `outlive show`: the events as text in the kernel's own format, or as JSON lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,15 +10,16 @@ use anyhow::{Result, bail};
 use outlive_event::{Catalog, EventFormat, Formatter, HeaderCounts, TextOptions, Unevaluated};
 use outlive_export::json;
 use outlive_ring::Missed;
-use outlive_trace::cmdline::EventToken;
+use outlive_trace::cmdline::{self, EventToken};
 use outlive_trace::view::{LeftOver, View, ViewEvent, Wanted};
 
 use crate::args::{Args, SelectionArgs, ShowArgs};
 use crate::boot::say;
 use crate::diagnostic::escape_from;
-use crate::filter::FilterText;
+use crate::export::say_damage;
+use crate::filter::{FilterText, Mistake};
 use crate::target::Target;
-use crate::{exit, follow, merged, units};
+use crate::{Usage, exit, follow, merged, units};
 
 /// Sub-buffers that are made into text at a time: about a megabyte of text.
 const STRETCH: usize = 64;
@@ -79,17 +80,47 @@ impl Selection {
         self.cpu.is_none_or(|only| only == cpu)
     }
 
+    /// Refuses what a region cannot have, so that a typing error does not look like silence.
+    pub(crate) fn check(&self, view: &View) -> Result<()> {
+        match view.has_lanes() {
+            true => self.check_cpu_of_program(view)?,
+            false => self.check_cpu(view.cpus.len())?,
+        }
+        self.check_events(&view.catalog, view.cpus.len())
+    }
+
     /// Refuses a CPU that is not there.
     pub(crate) fn check_cpu(&self, nr_cpus: usize) -> Result<()> {
         match self.cpu {
-            Some(cpu) if cpu as usize >= nr_cpus => {
-                bail!(
-                    "there is no CPU {cpu}: CPUs 0 to {} are",
-                    nr_cpus.max(1) - 1
-                )
-            }
+            Some(cpu) if cpu as usize >= nr_cpus => bail!(Usage(format!(
+                "there is no CPU {cpu}: CPUs 0 to {} are",
+                nr_cpus.max(1) - 1
+            ))),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a CPU on which a program recorded nothing. The CPUs are known from its events only.
+    fn check_cpu_of_program(&self, view: &View) -> Result<()> {
+        let Some(cpu) = self.cpu else {
+            return Ok(());
+        };
+        let mut cpus = BTreeSet::new();
+        let mut events = view.events(None);
+        while let Some(event) = events.next_event() {
+            if event.cpu == cpu {
+                return Ok(());
+            }
+            cpus.insert(event.cpu);
+        }
+        if cpus.is_empty() {
+            return Ok(());
+        }
+        let cpus: Vec<String> = cpus.iter().map(u32::to_string).collect();
+        bail!(Usage(format!(
+            "no event is of CPU {cpu}: there are events of CPU {}",
+            cpus.join(", ")
+        )))
     }
 
     /// Refuses a pattern that no event has, and a filter that makes no sense for any, so that a
@@ -104,14 +135,32 @@ impl Selection {
                 None => Ok(()),
             };
         }
-        let mut systems: Vec<&str> = catalog.events().map(|e| e.system.as_str()).collect();
-        systems.sort_unstable();
-        systems.dedup();
-        bail!(
-            "no event matches --event; there are events of the systems {}",
-            systems.join(", ")
-        )
+        match &self.event {
+            Some(event) => Err(no_such_event(event, catalog).into()),
+            None => Ok(()),
+        }
     }
+}
+
+/// The token marked, and the nearest name; without one, the systems that there are.
+fn no_such_event(token: &EventToken, catalog: &Catalog) -> Mistake {
+    let names = catalog.events();
+    let names: Vec<_> = names
+        .map(|event| (event.system.as_str(), event.name.as_str()))
+        .collect();
+    let (_, mistakes) = cmdline::resolve(std::slice::from_ref(token), &names);
+    let mistakes = mistakes.into_iter().map(|mut mistake| {
+        // Nothing is to be started here, and no kernel is asked.
+        mistake.consequence = None;
+        mistake.kernel_message = None;
+        if mistake.suggestion.is_none() && mistake.help.is_none() {
+            let systems: BTreeSet<&str> = names.iter().map(|(system, _)| *system).collect();
+            let systems = Vec::from_iter(systems).join(", ");
+            mistake.help = Some(format!("there are events of the systems {systems}"));
+        }
+        mistake
+    });
+    Mistake::shown("--event", &token.to_string(), &Vec::from_iter(mistakes))
 }
 
 /// How it is to be shown.
@@ -172,10 +221,7 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
         return Ok(exit::DONE);
     }
     let view = target.open(show_args.formats.as_deref())?;
-    if !view.has_lanes() {
-        selection.check_cpu(view.cpus.len())?;
-    }
-    selection.check_events(&view.catalog, view.cpus.len())?;
+    selection.check(&view)?;
     if view.catalog.events().next().is_none() && view.entries() > 0 {
         eprintln!(
             "outlive: there are no event formats in this region: events print as `Unknown type N`; \
@@ -183,6 +229,7 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
         );
     }
     show(&view, &selection, look, out)?;
+    say_damage(name, &view);
     Ok(exit::DONE)
 }
 

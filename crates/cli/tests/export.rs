@@ -96,6 +96,23 @@ fn what_a_damaged_region_lacks_is_said_and_is_the_exit_code() {
     let exported = export(&unpacked, &out, &[]);
     assert_eq!(exported.status.code(), Some(1), "{}", stderr(&exported));
     assert!(stderr(&exported).contains("is damaged"));
+    for names in [
+        &[unpacked.region.as_str()][..],
+        &[&unpacked.region, &unpacked.region],
+    ] {
+        let shown = outlive(
+            &[
+                &["show", "--same-boot"],
+                names,
+                &["--formats", &unpacked.formats],
+            ]
+            .concat(),
+        );
+        let said = format!("is damaged: what `outlive check {}` lists", unpacked.region);
+        let count = stderr(&shown).matches(&said).count();
+        assert_eq!(count, names.len(), "{}", stderr(&shown));
+        assert_eq!(shown.status.code(), Some(0));
+    }
     let (lines, missing) = without_missing(&std::fs::read_to_string(&out).unwrap());
     assert!(lines.lines().count() > 1000);
     let damaged = serde_json::json!({"source": unpacked.region, "damaged": true});
@@ -116,7 +133,7 @@ fn a_wrong_use_writes_nothing() {
     let cases: [(&str, &[&str], &str); 4] = [
         ("out", &[], "--format F does: json, chrome, csv"),
         ("out.json", &["--format", "jsn"], "expected one of json"),
-        ("out.json", &["--event", "sced"], "no event matches --event"),
+        ("out.json", &["--event", "sced"], "did you mean `sched`?"),
         ("out.json", &["--filter", "pid ="], "--filter"),
     ];
     for (out, more, said) in cases {
@@ -444,12 +461,23 @@ fn a_closed_pipe_ends_an_export_in_silence() {
 #[test]
 fn a_wrong_usage_has_its_exit_code_and_so_has_a_failure_of_the_output() {
     let unpacked = Unpacked::of_kernel("7.3.4-2cpu-1M");
-    for args in [
-        &["export", &unpacked.region, "-o", "x.xyz"][..],
-        &["sql", "SELECT 1"],
+    let show = ["show", &unpacked.region, "--formats", &unpacked.formats];
+    for (args, said) in [
+        (&["export", &unpacked.region, "-o", "x.xyz"][..], "--format"),
+        (&["sql", "SELECT 1"], "which region"),
+        (&[&show[..], &["--cpu", "99"]].concat(), "CPUs 0 to 1"),
+        (
+            &[&show[..], &["--event", "sched_swich"]].concat(),
+            "did you mean `sched_switch`?",
+        ),
+        (
+            &[&show[..], &["--event", "zzz*"]].concat(),
+            "events of the systems ",
+        ),
     ] {
         let output = outlive(args);
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
     }
     let full = std::fs::File::create("/dev/full").unwrap();
     let checked = Command::new(env!("CARGO_BIN_EXE_outlive"))

@@ -22,7 +22,7 @@ use outlive_ring::Missed;
 use outlive_trace::view::{LeftOver, MergedSources, Source, Sources, ViewEvent};
 
 pub use self::error::Error;
-pub use self::output::write;
+pub use self::output::{damage, write};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use outlive_trace::view::Sources;
+use outlive_trace::view::{Sources, View};
 use rustix::fs::Advice;
 use rustix::io::Errno;
 use tempfile::Builder;
@@ -37,7 +37,10 @@ pub fn write(format: &Format, sources: &Sources<'_>, out: &Path) -> Result<Summa
     } else {
         write_file(format, sources, out)?
     };
-    summary.notes.extend(damage(sources));
+    let damaged = sources.sources().iter();
+    summary
+        .notes
+        .extend(damaged.filter_map(|source| damage(&source.name, source.view)));
     Ok(summary)
 }
 
@@ -144,15 +147,11 @@ fn folder_of(out: &Path) -> &Path {
     }
 }
 
-/// What damage the sources have: it is missing in the output too.
-fn damage<'s>(sources: &'s Sources<'_>) -> impl Iterator<Item = String> + use<'s> {
-    let damaged = sources.sources().iter().filter(|s| !s.view.is_whole());
-    damaged.map(|source| {
-        format!(
-            "{name} is damaged: what `outlive check {name}` lists is missing",
-            name = source.name
-        )
-    })
+/// That a region is damaged, if it is: what it lacks is missing in an output too.
+#[must_use]
+pub fn damage(name: &str, view: &View) -> Option<String> {
+    let is_damaged = !view.is_whole();
+    is_damaged.then(|| format!("{name} is damaged: what `outlive check {name}` lists is missing"))
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn explain(error: Error, statements: &str) -> anyhow::Error {
         .expected("expected SELECT, WITH, VALUES or EXPLAIN"),
         _ => return error.into(),
     };
-    Mistake::shown(ORIGIN, statements, diagnostic).into()
+    Mistake::shown(ORIGIN, statements, &[diagnostic]).into()
 }
 
 /// Asks a person for statements, and goes on when one is wrong.
