@@ -189,6 +189,12 @@ fn area_names(cmdline: &CommandLine) -> Vec<String> {
 /// The events of each instance, by its name.
 type EventsByInstance = Vec<(String, Vec<EventName>)>;
 
+/// As a start resolves them, for those who only look: `None` where the kernel's events cannot be seen.
+pub(crate) fn look_for_events(cmdline: &mut CommandLine) -> Option<EventsByInstance> {
+    let tracefs = Tracefs::find_mounted().ok()?;
+    resolve_events(cmdline, &tracefs).ok()
+}
+
 fn resolve_events(cmdline: &mut CommandLine, tracefs: &Tracefs) -> Result<EventsByInstance> {
     let available: Vec<(String, String)> = tracefs
         .available_events()?

@@ -388,3 +388,27 @@ fn allow_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+/// Such a line survives, and records nothing.
+#[test]
+fn event_that_the_kernel_has_not_is_told_with_the_nearest() {
+    let seen =
+        outlive_kernel::Tracefs::find_mounted().and_then(|tracefs| tracefs.available_events());
+    if seen.is_err() {
+        println!("skipped: the kernel's events cannot be seen");
+        return;
+    }
+    let state = State::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_outlive"))
+        .arg("--state")
+        .arg(state.path())
+        .args(["doctor", &LINE.replace("sched", "schd")])
+        .output()
+        .unwrap();
+    let stderr = stderr(&output);
+    assert!(
+        stderr.contains("no event and no system is called `schd`")
+            && stderr.contains("did you mean `sched`?"),
+        "{stderr}"
+    );
+}

@@ -458,3 +458,28 @@ fn kernel_gets_the_line_where_it_is_to_make_the_instances() {
         "{drop_in}"
     );
 }
+
+/// As `boot` refuses it at each start: the service would record nothing.
+#[test]
+fn line_whose_events_this_kernel_has_not_is_refused() {
+    let seen =
+        outlive_kernel::Tracefs::find_mounted().and_then(|tracefs| tracefs.available_events());
+    if seen.is_err() {
+        println!("skipped: the kernel's events cannot be seen");
+        return;
+    }
+    let state = TempDir::new().unwrap();
+    for (events, code) in [("schd", 2), ("sched,schd", 0)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_outlive"))
+            .args(["install", "--dry-run", "--state"])
+            .arg(state.path())
+            .arg(LINE.replace("sched", events))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains("did you mean `sched`?"), "{stderr}");
+    }
+    // The kernel of an image is another one.
+    Root::new().install(&[&LINE.replace("sched", "schd")]);
+}

@@ -49,7 +49,8 @@ pub(crate) fn run(args: &Args, doctor: &DoctorArgs) -> Result<u8> {
         return prove::write_canary(&state, line, &doctor.line.areas, nr_cpus);
     }
     let line = line(doctor)?;
-    let cmdline = line.parse();
+    let mut cmdline = line.parse();
+    boot::look_for_events(&mut cmdline);
     if let Some(area) = boot::unknown_area(&line.areas, &cmdline) {
         say!("--area {area}: the command line has no area of this name");
         return Ok(exit::USAGE);

@@ -48,7 +48,7 @@ pub(crate) fn install(args: &Args, install: &InstallArgs) -> Result<u8> {
         (None, None) => Line::given(EXAMPLE, &install.line.areas),
         _ => Line::read(&install.line)?,
     };
-    let cmdline = line.parse();
+    let mut cmdline = line.parse();
     if !cmdline.is_clean_for_strict() {
         eprint!(
             "{}",
@@ -59,6 +59,13 @@ pub(crate) fn install(args: &Args, install: &InstallArgs) -> Result<u8> {
     }
     if let Some(area) = boot::unknown_area(&line.areas, &cmdline) {
         say!("--area {area}: the command line has no area of this name");
+        return Ok(exit::USAGE);
+    }
+    // An image has another kernel, with events of its own.
+    if install.root.is_none() && has_no_event(&line, &mut cmdline) {
+        say!(
+            "nothing is installed: there is nothing to record, as this kernel has none of the events"
+        );
         return Ok(exit::USAGE);
     }
     if install.reserve && install.root.is_some() {
@@ -131,6 +138,21 @@ pub(crate) fn uninstall(uninstall: &UninstallArgs) -> Result<u8> {
         "what was recorded stays in its state folder; a service that runs goes on until it is stopped"
     );
     Ok(exit::DONE)
+}
+
+/// Whether events are named, and this kernel has none of them; shows which it lacks.
+fn has_no_event(line: &Line, cmdline: &mut CommandLine) -> bool {
+    let Some(events) = boot::look_for_events(cmdline) else {
+        return false;
+    };
+    let diagnostics = &cmdline.diagnostics;
+    eprint!(
+        "{}",
+        diagnostic::render(&line.origin, &line.text, diagnostics)
+    );
+    let mut instances = cmdline.instances.iter();
+    instances.any(|instance| !instance.events.is_empty())
+        && events.iter().all(|(_, events)| events.is_empty())
 }
 
 fn plan(
