@@ -689,6 +689,33 @@ fn a_process_without_the_descriptor_takes_the_region_by_its_path() {
     assert_eq!(last["others"]["processes"], Value::Array(vec![]));
 }
 
+/// The label is the line's that the name is put into: nobody has given one.
+#[test]
+fn a_name_that_cannot_be_one_is_refused_with_what_a_name_may_have() {
+    let state = State::new();
+    for name in [
+        "a/b",
+        "",
+        ".a",
+        "a b",
+        "a,b",
+        "a@b",
+        "a^b",
+        "a=b",
+        "a\"b",
+        "sixteen-letters-",
+    ] {
+        let output = state.outlive(&["run", "--strict", "--name", name, "--", "true"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{name:?}: {said}");
+        assert!(
+            said.contains("cannot be the name of a recording: a name has 1 to 15 bytes"),
+            "{name:?}: {said}"
+        );
+        assert!(!said.contains("label"), "{name:?}: {said}");
+    }
+}
+
 #[test]
 fn sigkill_of_the_supervisor_leaves_the_program_its_region() {
     let state = State::new();

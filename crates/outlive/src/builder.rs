@@ -296,6 +296,9 @@ impl Builder {
         if cmdline.is_clean_for_strict() {
             return Ok(cmdline);
         }
+        if self.command_line.is_none() && !is_name(&self.name) {
+            return Err(Error::BadName(self.name.clone()));
+        }
         let wrong = cmdline.diagnostics.into_iter();
         let wrong = wrong.filter(|problem| problem.is_refused_by_strict());
         Err(Error::CommandLine(Problems(wrong.collect())))
@@ -354,7 +357,7 @@ impl Builder {
             .iter()
             .map(|event| format!(",{event}"))
             .collect();
-        format!("reserve_mem={size}:4096:{name} trace_instance={name}@{name}{events}")
+        line_of(name, *size, &events)
     }
 
     fn state_folder(&self, name: &str) -> Result<PathBuf, Error> {
@@ -372,6 +375,16 @@ impl Builder {
         let wanted = (processors * LANES_PER_CPU).clamp(LANES_MIN, LANES_MAX);
         self.lanes.unwrap_or(wanted.min(fit)).max(1) as u32
     }
+}
+
+/// A command line of one instance.
+fn line_of(name: &str, size: u64, events: &str) -> String {
+    format!("reserve_mem={size}:4096:{name} trace_instance={name}@{name}{events}")
+}
+
+/// Whether a command line can have an instance of this name.
+fn is_name(name: &str) -> bool {
+    CommandLine::parse(&line_of(name, SIZE_DEFAULT, "")).is_clean_for_strict()
 }
 
 /// The instance that the program records into, and the label of its area.

@@ -13,6 +13,12 @@ pub enum Error {
     /// The command line is wrong.
     #[error("the command line is wrong: {0}")]
     CommandLine(Problems),
+    /// The name that was given cannot be an instance's.
+    #[error(
+        "{0:?} cannot be the name of a recording: a name has 1 to 15 bytes, no dot in front, and neither `/`, `,`, \
+         `@`, `^`, `=`, quotes nor white space"
+    )]
+    BadName(String),
     /// The command line has no instance that a program could record into.
     #[error(
         "the command line has no persistent instance; give one, as in \
