@@ -693,27 +693,34 @@ fn a_process_without_the_descriptor_takes_the_region_by_its_path() {
 #[test]
 fn a_name_that_cannot_be_one_is_refused_with_what_a_name_may_have() {
     let state = State::new();
+    let too_long = "x".repeat(129);
     for name in [
-        "a/b",
-        "",
-        ".a",
-        "a b",
-        "a,b",
-        "a@b",
-        "a^b",
-        "a=b",
-        "a\"b",
-        "sixteen-letters-",
+        "a/b", "", ".a", "a b", "a,b", "a@b", "a^b", "a=b", "a\"b", &too_long,
     ] {
         let output = state.outlive(&["run", "--strict", "--name", name, "--", "true"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(125), "{name:?}: {said}");
         assert!(
-            said.contains("cannot be the name of a recording: a name has 1 to 15 bytes"),
+            said.contains("cannot be the name of a recording: a name has 1 to 128 bytes"),
             "{name:?}: {said}"
         );
         assert!(!said.contains("label"), "{name:?}: {said}");
     }
+}
+
+/// A label has 15 bytes at most, and the supervisor's and the scheduler's events have longer names yet.
+#[test]
+fn a_program_with_a_long_name_is_recorded() {
+    let state = State::new();
+    let name = "a-program-with-a-name-that-is-no-label";
+    let output = state.outlive(&["run", "--name", name, "--", "sh", "-c", "echo hi >&2"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said == "hi\n", "{said}");
+    let last = state.stdout(&["last", name]);
+    assert!(
+        last.contains(": exit code 0") && last.contains("line=hi"),
+        "{last}"
+    );
 }
 
 #[test]

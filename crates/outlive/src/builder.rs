@@ -351,13 +351,7 @@ impl Builder {
         if let Some(line) = &self.command_line {
             return line.clone();
         }
-        let Self { name, size, .. } = self;
-        let events: String = self
-            .events
-            .iter()
-            .map(|event| format!(",{event}"))
-            .collect();
-        line_of(name, *size, &events)
+        apps::command_line(&self.name, self.size, &self.events)
     }
 
     fn state_folder(&self, name: &str) -> Result<PathBuf, Error> {
@@ -377,14 +371,9 @@ impl Builder {
     }
 }
 
-/// A command line of one instance.
-fn line_of(name: &str, size: u64, events: &str) -> String {
-    format!("reserve_mem={size}:4096:{name} trace_instance={name}@{name}{events}")
-}
-
 /// Whether a command line can have an instance of this name.
 fn is_name(name: &str) -> bool {
-    CommandLine::parse(&line_of(name, SIZE_DEFAULT, "")).is_clean_for_strict()
+    CommandLine::parse(&apps::command_line(name, SIZE_DEFAULT, &[])).is_clean_for_strict()
 }
 
 /// The instance that the program records into, and the label of its area.

@@ -15,7 +15,7 @@ pub enum Error {
     CommandLine(Problems),
     /// The name that was given cannot be an instance's.
     #[error(
-        "{0:?} cannot be the name of a recording: a name has 1 to 15 bytes, no dot in front, and neither `/`, `,`, \
+        "{0:?} cannot be the name of a recording: a name has 1 to 128 bytes, no dot in front, and neither `/`, `,`, \
          `@`, `^`, `=`, quotes nor white space"
     )]
     BadName(String),

@@ -16,6 +16,11 @@ use crate::{
     durable, generation, lock, name, neighbours,
 };
 
+/// Longest label of an area, in bytes.
+const LABEL_MAX: usize = 15;
+/// The label of the area of an instance whose name is no label.
+const AREA: &str = "area";
+
 /// What the instance of a program's children has behind the program's name.
 pub const CHILD: &str = ".child";
 
@@ -26,6 +31,17 @@ pub const CHILD: &str = ".child";
 /// [`Error::BadName`] if the name cannot be a folder's.
 pub fn folder(root: &Path, program: &str) -> Result<PathBuf, Error> {
     Ok(root.join("apps").join(name::check(program)?))
+}
+
+/// The command line of one persistent instance `name`, in an area of `size` bytes, with these events: a state of
+/// its own has no other area. The area is called as the instance is, unless that is too long for a label
+/// (`reserve_mem=`: 15 bytes).
+#[must_use]
+pub fn command_line(name: &str, size: u64, events: &[String]) -> String {
+    let label = if name.len() > LABEL_MAX { AREA } else { name };
+    let words = [format!("{name}@{label}")];
+    let words = [&words, events].concat().join(",");
+    format!("reserve_mem={size}:4096:{label} trace_instance={words}")
 }
 
 /// The state of the program that has the instance `instance`, if there is one.

@@ -28,7 +28,7 @@ impl Sched {
     /// Starts it for the program `name`, and waits until it records.
     pub(super) fn begin(state: &Path, name: &str, size: u64) -> Result<Self> {
         let name = format!("{name}{SCHED}");
-        let line = format!("reserve_mem={size}:4096:{name} trace_instance={name}@{name},sched");
+        let line = apps::command_line(&name, size, &["sched".to_owned()]);
         let mut recorder = Command::new(std::env::current_exe()?)
             .arg("--state")
             .arg(apps::folder(state, &name)?)
