@@ -4,10 +4,10 @@
 mod common;
 
 use std::collections::HashMap;
-use std::path::Path;
 
+use common::regions::record;
 use common::{Unpacked, outlive};
-use outlive::{Backing, Recorder, event, span};
+use outlive::{event, span};
 use serde_json::Value;
 
 /// Nanoseconds of a time in microseconds with three digits behind the point.
@@ -259,13 +259,6 @@ fn what_is_missing_is_marked_and_what_is_damaged_named() {
     };
     assert_eq!((lost.kind(), lost.row().1), ("i", 0), "{}", lost.event);
     assert!(lost.event["args"]["lost"].is_null());
-}
-
-fn record(name: &str, state: &Path, work: impl FnOnce()) {
-    let recorder = Recorder::builder(name).state(state).size(1 << 20);
-    let recorder = recorder.backing(Backing::File).start().unwrap();
-    work();
-    drop(recorder);
 }
 
 fn work(depth: u32) {

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::cmdline::LABEL_LEN_MAX;
 use crate::start::{Holds, look_at};
 use crate::verdict::boot_id;
 use crate::{
@@ -16,8 +17,6 @@ use crate::{
     durable, generation, lock, name, neighbours,
 };
 
-/// Longest label of an area, in bytes.
-const LABEL_MAX: usize = 15;
 /// The label of the area of an instance whose name is no label.
 const AREA: &str = "area";
 
@@ -38,7 +37,11 @@ pub fn folder(root: &Path, program: &str) -> Result<PathBuf, Error> {
 /// (`reserve_mem=`: 15 bytes).
 #[must_use]
 pub fn command_line(name: &str, size: u64, events: &[String]) -> String {
-    let label = if name.len() > LABEL_MAX { AREA } else { name };
+    let label = if name.len() > LABEL_LEN_MAX {
+        AREA
+    } else {
+        name
+    };
     let words = [format!("{name}@{label}")];
     let words = [&words, events].concat().join(",");
     format!("reserve_mem={size}:4096:{label} trace_instance={words}")

@@ -170,7 +170,8 @@ fn split(folder: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-fn record(name: &str, state: &Path, work: impl FnOnce()) {
+/// Records what a program does.
+pub(crate) fn record(name: &str, state: &Path, work: impl FnOnce()) {
     let recorder = Recorder::builder(name).state(state).size(1 << 20);
     let recorder = recorder.backing(Backing::File).start().unwrap();
     work();

@@ -62,5 +62,6 @@ pub use line::{CommandLine, IgnoredParameter};
 pub use memmap::{Memmap, MemmapKind};
 pub use memparse::{Memparse, memparse};
 pub use nearest::nearest;
+pub(crate) use reserve_mem::LABEL_LEN_MAX;
 pub use reserve_mem::ReserveMem;
 pub use setting::{TRACE_BUF_SIZE_DEFAULT, TraceClock, TraceOption};

@@ -14,7 +14,7 @@ use super::piece::Piece;
 /// How many areas the kernel has room for (`mm/memblock.c`, Linux 7.3).
 const RESERVE_MEM_MAX: usize = 8;
 /// Longest label, bytes: the kernel's storage has 16 with the NUL (`mm/memblock.c`, Linux 7.3).
-const LABEL_LEN_MAX: usize = 15;
+pub(crate) const LABEL_LEN_MAX: usize = 15;
 /// Least alignment, bytes: a cache line (`mm/memblock.c`, Linux 7.3).
 const ALIGN_MIN: u64 = 64;
 
