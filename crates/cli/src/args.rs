@@ -88,7 +88,7 @@ pub(crate) struct BootArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_interval)]
     pub(crate) flush: Option<Duration>,
     /// Size of the host's ring per CPU in KiB, from which events are taken even after our death
-    /// [default: a quarter of the region, 1024 to 16384]
+    /// [default: a quarter of the region, 1024 to 8192]
     #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u64).range(HOST_BUFFER_KIB))]
     pub(crate) host_buffer: Option<u64>,
     /// Generations to keep of each instance

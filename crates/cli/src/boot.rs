@@ -31,15 +31,22 @@ const HEARTBEAT_NS: u64 = 1_000_000_000;
 /// Time between two clock pairs.
 const CLOCK_PAIR_NS: u64 = 10_000_000_000;
 
+/// Bounds of the host's ring for each CPU, in KiB. The kernel needs a millisecond to allocate 4 MiB, of
+/// which the start waits for; and 8 MiB hold 200,000 scheduler events, that is what comes in some hundred
+/// milliseconds on a busy CPU.
+const HOST_BUFFER_KIB_MIN: u64 = 1024;
+const HOST_BUFFER_KIB_MAX: u64 = 8192;
+
 /// Nice value of the thread that takes the events.
 const NICE: i32 = -15;
 
-/// Says on standard error what happens. Nobody may be listening any more: that is no reason to
-/// stop recording.
+/// Says on standard error what happens, each line in one piece. Nobody may be listening any more:
+/// that is no reason to stop recording.
 macro_rules! say {
     ($($arg:tt)*) => {{
         use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "outlive: {}", format_args!($($arg)*));
+        let line = format!("outlive: {}\n", format_args!($($arg)*));
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }};
 }
 pub(crate) use say;
@@ -431,7 +438,7 @@ impl Recording<'_> {
             ring_kib_per_cpu: self
                 .boot
                 .host_buffer
-                .unwrap_or((per_cpu / 4).clamp(1024, 16384)),
+                .unwrap_or((per_cpu / 4).clamp(HOST_BUFFER_KIB_MIN, HOST_BUFFER_KIB_MAX)),
             event_pid: self.boot.event_pid,
             is_traceoff: live.instance.flags.is_traceoff,
         }

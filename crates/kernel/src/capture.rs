@@ -68,7 +68,25 @@ impl Capture {
         region: &'r Region<M>,
         run: &mut RunRecord,
     ) -> Result<RegionSink<'r, M>, Error> {
-        instance.set_buffer_size_kb(self.ring_kib_per_cpu)?;
+        self.configure(instance)?;
+        run.clock = instance.trace_clock()?;
+        run.source = instance.name().to_string();
+        let Some(layout) = region.extension() else {
+            self.resize_while(instance, || Ok(()))?;
+            return Ok(RegionSink::new(region, None));
+        };
+        let mut catalog = CatalogWriter::new(layout, region.memory());
+        self.resize_while(instance, || write_modules_and_tasks(&mut catalog))?;
+        let text_addr = write_catalog(tracefs, &self.events, &run.clock, &mut catalog)?;
+        let clock_id = TraceClock::from_name(&run.clock).map_or(0, TraceClock::id);
+        region.store_scratch(clock_id, text_addr);
+        run.sequence += 1;
+        run.store(layout, region.memory());
+        Ok(RegionSink::new(region, Some(catalog)))
+    }
+
+    /// Sets what is quickly set.
+    fn configure(&self, instance: &Instance) -> Result<(), Error> {
         if let Some(clock) = &self.clock {
             instance.set_trace_clock(clock)?;
         }
@@ -81,19 +99,23 @@ impl Capture {
         if self.is_traceoff {
             instance.set_tracing_on(false)?;
         }
-        run.clock = instance.trace_clock()?;
-        run.source = instance.name().to_string();
-        let Some(layout) = region.extension() else {
-            return Ok(RegionSink::new(region, None));
-        };
-        let mut catalog = CatalogWriter::new(layout, region.memory());
-        let text_addr = write_catalog(tracefs, &self.events, &run.clock, &mut catalog)?;
-        write_modules_and_tasks(&mut catalog)?;
-        let clock_id = TraceClock::from_name(&run.clock).map_or(0, TraceClock::id);
-        region.store_scratch(clock_id, text_addr);
-        run.sequence += 1;
-        run.store(layout, region.memory());
-        Ok(RegionSink::new(region, Some(catalog)))
+        Ok(())
+    }
+
+    /// Gives the host's ring its size while `meanwhile` runs. The kernel waits for a grace period
+    /// of RCU to do it, allocates the pages, and lets no file of tracefs be opened until then.
+    fn resize_while(
+        &self,
+        instance: &Instance,
+        meanwhile: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        std::thread::scope(|scope| {
+            let resized = scope.spawn(|| instance.set_buffer_size_kb(self.ring_kib_per_cpu));
+            let done = meanwhile();
+            let resized = resized.join();
+            resized.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            done
+        })
     }
 
     /// Enables the events. Those that this kernel has lost since they were listed are returned

@@ -120,8 +120,9 @@ impl<M: MemoryMut> Region<M> {
             );
             memory.store_u32(meta + 24, crate::layout::SUBBUF_SIZE as u32);
             memory.store_u32(meta + 28, geometry.nr_subbufs());
+            let index = geometry.index_offset(cpu, 0);
             for position in 0..geometry.nr_subbufs() {
-                memory.store_u32(geometry.index_offset(cpu, position), position);
+                memory.store_u32(index + 4 * position as usize, position);
             }
             if let Some(layout) = &self.extension {
                 HeadMark {

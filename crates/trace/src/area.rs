@@ -326,7 +326,11 @@ impl Area {
     /// As the constructors of [`Mapping`].
     pub fn map_held(&self, state: &StateDir) -> Result<Mapping, Error> {
         match self.backup_method(state) {
-            BackupMethod::Rename | BackupMethod::SetAside => self.map_read_only(),
+            BackupMethod::Rename | BackupMethod::SetAside => {
+                let held = self.map_read_only()?;
+                held.advise_no_read_around();
+                Ok(held)
+            }
             BackupMethod::Copy => self.map(),
         }
     }

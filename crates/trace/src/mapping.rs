@@ -307,14 +307,12 @@ impl Mapping {
         self.advise(Advice::LinuxHugepage)
     }
 
-    /// Does something that touches few pages, far from each other. Without this a disk file's fault
-    /// brings in, and clears, the 32 pages around the one that is wanted.
-    pub(crate) fn without_read_around<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// For memory of which few pages are touched, far from each other, or that is written page by
+    /// page. Else a disk file's fault brings in, and clears where nothing was written yet, all that the
+    /// device reads ahead around the page that is wanted: 8 MiB on some.
+    pub(crate) fn advise_no_read_around(&self) {
         // Advice that is not taken costs time, nothing else.
         let _ = self.advise(Advice::Random);
-        let result = work();
-        let _ = self.advise(Advice::Normal);
-        result
     }
 
     fn advise(&self, advice: Advice) -> io::Result<()> {

@@ -399,8 +399,8 @@ impl Live {
         };
         let (ring, extension) = (*self.layout.ring(), Some(self.layout));
         if self.area.is_new() {
-            let format = || Region::format(memory, ring, extension);
-            return self.mapping.without_read_around(format).map_err(of_layout);
+            self.mapping.advise_no_read_around();
+            return Region::format(memory, ring, extension).map_err(of_layout);
         }
         wipe(&self.mapping, memory);
         failpoint::reached("lay-out-wiped");

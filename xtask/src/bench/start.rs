@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail};
 use super::stopwatch::{Times, target};
 use super::{outlive, region};
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 15;
+/// For the disk to come to rest after what the round before deleted, and this one copied: blocks are
+/// discarded after `sync` has returned.
+const REST: Duration = Duration::from_millis(300);
 const SIZES: [(&str, u64); 2] = [("16M", 16 << 20), ("1G", 1 << 30)];
 
 pub(crate) fn start() -> Result<()> {
@@ -53,6 +56,7 @@ fn time_to_recording(folder: &Path, size: &str) -> Result<Duration> {
          trace_instance=backup=boot_mapped"
     );
     rustix::fs::sync();
+    std::thread::sleep(REST);
     let begin = Instant::now();
     let mut child = outlive()
         .args(["boot", "--state"])
