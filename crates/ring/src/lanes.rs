@@ -1,8 +1,8 @@
 //! Many threads writing one region: each per-CPU buffer is a *lane*, and a lane has one writer at
 //! a time.
 //!
-//! A thread owns a lane for as long as it takes to fill a sub-buffer, then goes on to the next
-//! free one, so that all of the region is used however few threads there are. While it owns a lane
+//! A thread owns a lane for as long as it takes to fill half of its sub-buffers, then goes on to the
+//! next free one, so that all of the region is used however few threads there are. While it owns a lane
 //! it enters it without an atomic read-modify-write: it says so in its own *slot* and then looks
 //! whether it still is the owner. Whoever needs a lane when none is free takes one from an owner
 //! who is not inside: it changes the owner, has the system put a memory barrier into every running
@@ -149,7 +149,7 @@ pub struct Lanes<'r, M> {
     slots: &'r [Slot],
     barrier: Barrier,
     /// Where the next search for a lane begins.
-    next: core::sync::atomic::AtomicU32,
+    next: Apart<core::sync::atomic::AtomicU32>,
 }
 
 // SAFETY: a writer is touched by one thread at a time (1), with the ordering of acquire and
@@ -185,7 +185,7 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
             lanes: (0..nr_lanes).zip(owners).filter_map(lane).collect(),
             slots,
             barrier,
-            next: core::sync::atomic::AtomicU32::new(0),
+            next: Apart(core::sync::atomic::AtomicU32::new(0)),
         };
         lanes.free_all();
         lanes
@@ -352,7 +352,8 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
 
     fn search_order(&self) -> impl Iterator<Item = usize> + use<M> {
         let nr_lanes = self.lanes.len();
-        let first = self.next.fetch_add(1, Ordering::Relaxed) as usize;
+        let Apart(next) = &self.next;
+        let first = next.fetch_add(1, Ordering::Relaxed) as usize;
         (0..nr_lanes).map(move |i| first.wrapping_add(i) % nr_lanes)
     }
 

@@ -28,8 +28,9 @@ use crate::{Geometry, LayoutError, MemoryMut, RegionFormat, Tail};
 /// The first position of the ring proper: position 0 is the reader page.
 const FIRST: u32 = 1;
 
-/// A region that is ours to write.
+/// A region that is ours to write. In cache lines of its own: the writers of all CPUs read it.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Region<M> {
     memory: M,
     geometry: Geometry,
@@ -269,6 +270,9 @@ struct Page {
     entries: u16,
 }
 
+/// Pages behind those of a CPU that are never used, so that no cache line has two CPUs'.
+const APART: usize = 128 / size_of::<Page>();
+
 /// The single writer of one CPU's buffer.
 #[derive(Debug)]
 pub struct CpuWriter<'r, M> {
@@ -277,8 +281,8 @@ pub struct CpuWriter<'r, M> {
     overwrite: bool,
     /// Whether the tail page was begun; false only in a fresh region.
     begun: bool,
-    /// See [`Self::take_turn`].
-    has_turned: bool,
+    /// Sub-buffers that were filled in this turn, see [`Self::take_turn`].
+    filled: u32,
     head: u32,
     commit_page: u32,
     tail: u32,
@@ -302,13 +306,15 @@ pub struct CpuWriter<'r, M> {
 
 impl<'r, M: MemoryMut> CpuWriter<'r, M> {
     fn new(region: &'r Region<M>, cpu: u32) -> Self {
-        let pages = region.geometry.nr_subbufs() as usize;
+        let nr_subbufs = region.geometry.nr_subbufs() as usize;
+        let mut pages = Vec::with_capacity(nr_subbufs + APART);
+        pages.resize(nr_subbufs, Page::default());
         Self {
             region,
             cpu,
             overwrite: true,
             begun: false,
-            has_turned: false,
+            filled: 0,
             head: FIRST,
             commit_page: FIRST,
             tail: FIRST,
@@ -316,7 +322,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             time_stamp: 0,
             plain_tail: None,
             tail_page: Page::default(),
-            pages: alloc::vec![Page::default(); pages],
+            pages,
             tail_missed: None,
             missed_next: None,
             overrun: 0,
@@ -473,14 +479,20 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
         (self.time_stamp, self.overrun) = (0, 0);
         self.tail_page = Page::default();
         self.pages.fill(Page::default());
-        self.has_turned = false;
+        self.filled = 0;
         self.find_plain_tail();
     }
 
-    /// Whether the tail has moved to another sub-buffer since this was asked last.
+    /// Whether half of the sub-buffers were filled since the last turn ended, so that it is another
+    /// CPU's. Not more often: what another processor wrote last takes many times as long to come by as
+    /// an event, and with another CPU much of that comes, its writer and its meta.
     #[inline]
     pub(crate) fn take_turn(&mut self) -> bool {
-        core::mem::take(&mut self.has_turned)
+        let is_over = self.filled >= self.region.geometry.nr_subbufs() / 2;
+        if is_over {
+            self.filled = 0;
+        }
+        is_over
     }
 
     /// Reserves an event of `len` payload bytes at time `now`.
@@ -670,7 +682,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             }
             self.pages[self.tail as usize] = self.tail_page;
             self.tail = next;
-            self.has_turned = true;
+            self.filled += 1;
         }
         self.begun = true;
         let missed = self.missed_next.take();
