@@ -485,10 +485,13 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
 
     /// Whether half of the sub-buffers were filled since the last turn ended, so that it is another
     /// CPU's. Not more often: what another processor wrote last takes many times as long to come by as
-    /// an event, and with another CPU much of that comes, its writer and its meta.
+    /// an event, and with another CPU much of that comes, its writer and its meta. Half of those that
+    /// are full between two turns, neither the reader's nor the tail, so that what two turns wrote is
+    /// there as a whole.
     #[inline]
     pub(crate) fn take_turn(&mut self) -> bool {
-        let is_over = self.filled >= self.region.geometry.nr_subbufs() / 2;
+        let full = self.region.geometry.nr_subbufs().saturating_sub(2);
+        let is_over = self.filled >= (full / 2).max(1);
         if is_over {
             self.filled = 0;
         }
