@@ -4,14 +4,31 @@
 //! event's format, and what it says is mostly as good as any; only what is said here tells it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
+use crate::ctype::IntType;
 use crate::format::{EventFormat, Field, FieldKind};
 use crate::record::{self, ENTRY_HEADER_SIZE};
 
 /// Largest pid: `PID_MAX_LIMIT` of 64-bit kernels less one (`proc_sys_kernel(5)`, `pid_max`).
 const PID_LAST: i32 = (1 << 22) - 1;
+/// Where each record says the task that ran.
+const COMMON_PID: usize = 4;
 /// Bytes of a task's name, with the NUL that ends it (`TASK_COMM_LEN`).
 const COMM_SIZE: u32 = 16;
+/// Priorities: `prio` of the deadline class is -1, `MAX_PRIO` (140) is that of no task.
+const PRIOS: RangeInclusive<i16> = -1..=140;
+/// Numbers of processors: `NR_CPUS` is at most 8192; some events say -1 for none.
+const CPUS: RangeInclusive<i16> = -1..=8191;
+/// What a task's state may be, as `sched_switch` says it: bits up to `TASK_REPORT_MAX` (0x100), with
+/// room for those that newer kernels add.
+const STATES: RangeInclusive<i16> = 0..=0xfff;
+/// Fields that say the task that runs, which the common fields say too.
+const RUNNING: [(&str, &str); 3] = [
+    ("sched_switch", "prev_pid"),
+    ("sched_process_fork", "parent_pid"),
+    ("sched_process_exit", "pid"),
+];
 /// Bytes that a record may be longer than its last field: its struct's end, and its rounding up.
 const BEHIND_LAST: usize = 12;
 
@@ -32,8 +49,27 @@ pub enum Doubt<'a> {
         /// What it says.
         pid: i32,
     },
+    /// Of the task that runs another pid than the record's own.
+    NotRunning {
+        /// The field.
+        field: &'a str,
+        /// What it says.
+        pid: i32,
+    },
+    /// A number that this field never has.
+    Range {
+        /// The field.
+        field: &'a str,
+        /// What it says.
+        value: i64,
+    },
     /// A task's name without its end.
     Name {
+        /// The field.
+        field: &'a str,
+    },
+    /// Something behind the end of a task's name.
+    BehindName {
         /// The field.
         field: &'a str,
     },
@@ -51,7 +87,10 @@ impl fmt::Display for Doubt<'_> {
             Self::Short => f.write_str("shorter than its fields"),
             Self::Long => f.write_str("longer than its fields"),
             Self::Pid { field, pid } => write!(f, "{field}={pid} is no pid"),
+            Self::NotRunning { field, pid } => write!(f, "{field}={pid} is not the task that runs"),
+            Self::Range { field, value } => write!(f, "{field}={value} is out of range"),
             Self::Name { field } => write!(f, "{field} has no end"),
+            Self::BehindName { field } => write!(f, "{field} goes on behind its end"),
             Self::Outside { field } => write!(f, "{field} lies outside of the record"),
         }
     }
@@ -71,20 +110,46 @@ pub(crate) struct Tells {
 #[derive(Debug, Clone, Copy)]
 enum Tell {
     Pid,
+    Running,
+    Range { ty: IntType, first: i16, last: i16 },
     Name,
     Array { is_relative: bool },
 }
 
-impl Tells {
-    pub(crate) fn of(fields: &[Field]) -> Self {
-        let tell = |field: &Field| match field.kind {
-            FieldKind::Dynamic { is_relative, .. } => Some(Tell::Array { is_relative }),
-            FieldKind::Int(ty) if ty.size == 4 && field.type_name == "pid_t" => Some(Tell::Pid),
-            FieldKind::String if field.size == COMM_SIZE && field.name.ends_with("comm") => {
-                Some(Tell::Name)
+impl Tell {
+    fn of(system: &str, event: &str, field: &Field) -> Option<Self> {
+        let name = field.name.as_str();
+        let within = |ty, range: RangeInclusive<i16>| {
+            let (first, last) = range.into_inner();
+            Some(Self::Range { ty, first, last })
+        };
+        match field.kind {
+            FieldKind::Dynamic { is_relative, .. } => Some(Self::Array { is_relative }),
+            FieldKind::Int(ty) if ty.size == 4 && field.type_name == "pid_t" => {
+                let is_running = system == "sched" && RUNNING.contains(&(event, name));
+                Some(if is_running { Self::Running } else { Self::Pid })
+            }
+            FieldKind::Int(ty) if system == "sched" && field.type_name == "int" && ty.size == 4 => {
+                match name {
+                    _ if name.ends_with("prio") => within(ty, PRIOS),
+                    _ if name.ends_with("_cpu") => within(ty, CPUS),
+                    _ => None,
+                }
+            }
+            FieldKind::Int(ty) if system == "sched" && name == "prev_state" && ty.size == 8 => {
+                within(ty, STATES)
+            }
+            FieldKind::Bool => within(IntType::new(1, false), 0..=1),
+            FieldKind::String if field.size == COMM_SIZE && name.ends_with("comm") => {
+                Some(Self::Name)
             }
             _ => None,
-        };
+        }
+    }
+}
+
+impl Tells {
+    pub(crate) fn of(system: &str, event: &str, fields: &[Field]) -> Self {
         let is_open = |field: &Field| {
             matches!(
                 field.kind,
@@ -96,7 +161,7 @@ impl Tells {
             end: fields.iter().map(|f| f.offset + f.size).max().unwrap_or(0),
             is_open: fields.iter().any(is_open),
             telling: telling
-                .filter_map(|(at, field)| Some((at, tell(field)?)))
+                .filter_map(|(at, field)| Some((at, Tell::of(system, event, field)?)))
                 .collect(),
         }
     }
@@ -110,7 +175,7 @@ impl EventFormat {
             return None;
         }
         self.doubt_length(payload)
-            .or_else(|| doubt_pid("common_pid", payload, 4, 0))
+            .or_else(|| doubt_pid("common_pid", payload, COMMON_PID, 0))
             .or_else(|| {
                 let mut telling = self.tells.telling.iter();
                 telling.find_map(|&(at, tell)| self.doubt_field(&self.fields[at], tell, payload))
@@ -141,9 +206,25 @@ impl EventFormat {
         match tell {
             // Some say -1 where there is no task.
             Tell::Pid => doubt_pid(name, payload, offset, -1),
+            Tell::Running => {
+                let pid = record::load_u32(payload, offset) as i32;
+                let is_running = pid == record::load_u32(payload, COMMON_PID) as i32;
+                (!is_running).then_some(Doubt::NotRunning { field: name, pid })
+            }
+            Tell::Range { ty, first, last } => {
+                let value = record::load(payload, offset, ty).cast_signed();
+                let is_within = (i64::from(first)..=i64::from(last)).contains(&value);
+                (!is_within).then_some(Doubt::Range { field: name, value })
+            }
             Tell::Name => {
-                let has_end = record::slice(payload, offset, field.size as usize).contains(&0);
-                (!has_end).then_some(Doubt::Name { field: name })
+                let bytes = record::slice(payload, offset, field.size as usize);
+                let end = record::until_nul(bytes).len();
+                let behind = &bytes[end..];
+                if behind.is_empty() {
+                    return Some(Doubt::Name { field: name });
+                }
+                let is_padded = behind.iter().all(|&byte| byte == 0);
+                (!is_padded).then_some(Doubt::BehindName { field: name })
             }
             Tell::Array { is_relative } => {
                 let word = record::load_u32(payload, offset);
@@ -166,6 +247,9 @@ fn doubt_pid<'a>(field: &'a str, payload: &[u8], offset: usize, first: i32) -> O
 mod tests {
     use super::*;
 
+    const SWITCH: &str = "\tfield:pid_t prev_pid;\toffset:8;\tsize:4;\tsigned:1;\n\
+        \tfield:int prev_prio;\toffset:12;\tsize:4;\tsigned:1;\n\
+        \tfield:long prev_state;\toffset:16;\tsize:8;\tsigned:1;\n";
     const HEAD: &str = "name: x\nID: 7\nformat:\n\
         \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
         \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n";
@@ -212,7 +296,53 @@ mod tests {
         let free = event("sched", FREE);
         let name = record(b"0123456789abcdef");
         assert_eq!(free.doubt(&name), Some(Doubt::Name { field: "comm" }));
+        let behind = record(b"01234\x006789abcdef");
+        assert_eq!(
+            free.doubt(&behind),
+            Some(Doubt::BehindName { field: "comm" })
+        );
         assert_eq!(free.doubt(&record(&[0; 32])), Some(Doubt::Long));
+    }
+
+    #[test]
+    fn what_the_scheduler_never_says_is_named() {
+        let text = HEAD.replace("name: x", "name: sched_switch");
+        let switch = EventFormat::parse("sched", &format!("{text}{SWITCH}\nprint fmt: \"\"\n"));
+        let switch = switch.unwrap();
+        let doubt = |pid: i32, prio: i32, state: i64| {
+            let fields = [
+                &pid.to_le_bytes()[..],
+                &prio.to_le_bytes(),
+                &state.to_le_bytes(),
+            ];
+            let doubt = switch
+                .doubt(&record(&fields.concat()))
+                .map(|doubt| doubt.to_string());
+            doubt.unwrap_or_default()
+        };
+        assert_eq!(doubt(5, -1, 0x100), "");
+        assert_eq!(doubt(5, 139, 0), "");
+        assert_eq!(doubt(6, 120, 0), "prev_pid=6 is not the task that runs");
+        assert_eq!(doubt(5, -2, 0), "prev_prio=-2 is out of range");
+        assert_eq!(doubt(5, 376, 0), "prev_prio=376 is out of range");
+        assert_eq!(
+            doubt(5, 120, 1 << 40),
+            "prev_state=1099511627776 is out of range"
+        );
+    }
+
+    #[test]
+    fn a_truth_value_is_0_or_1() {
+        let dead = event(
+            "sched",
+            "\tfield:bool group_dead;\toffset:8;\tsize:1;\tsigned:0;\n",
+        );
+        assert_eq!(dead.doubt(&record(&[1, 0, 0, 0])), None);
+        let doubt = Some(Doubt::Range {
+            field: "group_dead",
+            value: 3,
+        });
+        assert_eq!(dead.doubt(&record(&[3, 0, 0, 0])), doubt);
     }
 
     #[test]

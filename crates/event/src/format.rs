@@ -148,7 +148,7 @@ impl EventFormat {
             .find(|f| f.name == "common_cpu" && f.size == 2);
         parsed.cpu_offset = cpu.and_then(|cpu| u16::try_from(cpu.offset).ok());
         parsed.name_pairs = NamePairs::of(&parsed);
-        parsed.tells = Tells::of(&parsed.fields);
+        parsed.tells = Tells::of(system, &parsed.name, &parsed.fields);
         Ok(parsed)
     }
 

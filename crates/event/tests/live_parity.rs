@@ -230,6 +230,24 @@ fn compare(
     counts
 }
 
+/// A record of this kernel is one that a kernel writes.
+fn check_no_doubt(catalog: &Catalog, records: &[Record]) {
+    let mut doubts: Vec<String> = Vec::new();
+    for record in records {
+        let doubt = catalog.doubt(&record.payload);
+        let id = outlive_event::event_id(&record.payload).unwrap();
+        let event = catalog.event(id).map(|event| event.name.as_str());
+        doubts.extend(doubt.map(|doubt| format!("{event:?}: {doubt}")));
+    }
+    assert!(
+        doubts.is_empty(),
+        "{} of {}: {:?}",
+        doubts.len(),
+        records.len(),
+        &doubts[..doubts.len().min(20)]
+    );
+}
+
 /// The name in an event's line; other lines count as what they begin with.
 fn event_name(line: &str) -> String {
     let text = line
@@ -284,6 +302,7 @@ fn events_print_as_this_kernel_prints_them() {
     let (plain, fields, records) = recorded(&instance, SYSTEMS, &[], "fields", &[]);
     let overrun = overruns(&instance);
     let mut catalog = catalog();
+    check_no_doubt(&catalog, &records);
 
     for (kernel, raw_fields) in [(&plain, false), (&fields, true)] {
         for (pid, comm) in kernel.before.tasks().iter() {
@@ -575,6 +594,7 @@ fn events_of_other_systems_print_as_this_kernel_prints_them() {
         };
         let there: Vec<&str> = group.iter().filter(there).copied().collect();
         let (kernel, _, records) = recorded(&instance, &there, &[], "fields", more);
+        check_no_doubt(&catalog, &records);
         for (pid, comm) in kernel.before.tasks().iter() {
             catalog.tasks_mut().set_comm(pid, comm);
         }

@@ -410,7 +410,8 @@ const CHANGED: &str = "\
 
 An event is *doubtful* where its sub-buffer ends after the next one begins or beyond what the trace clock can reach, or has a record in a form that no kernel writes
 (12 bytes in all, or a length word where the header has room); and where its record has an id without a format, is shorter
-or longer than the event's fields, or has a pid that no task has, a task's name without an end, or an array outside of
+or longer than the event's fields, or has a pid that no task has, the pid of the task that runs and another one beside it, a
+priority, a processor, a state or a truth value that there is not, a task's name without an end or with more behind it, or an array outside of
 itself. `show` says so behind each, `info` and `check` count them.
 
 What is not marked is as a kernel writes it: its records' forms and lengths are, its times go forwards up to the next
