@@ -72,7 +72,7 @@ pub(crate) fn run(
         text: Text::default(),
     };
     // As the kernel's `trace_pipe`: no header, and no word where a CPU's buffer starts.
-    let mut output = Output::new(false, out);
+    let mut output = Output::new(out);
     let pause = file.run().map_or(ROUND, |run| {
         ROUND.max(Duration::from_nanos(run.poll_interval_ns.saturating_mul(2)))
     });

@@ -12,6 +12,7 @@ use outlive_trace::view::{Part, View, ViewCpu};
 use serde_json::{Value, json};
 
 use crate::args::{Args, InfoArgs};
+use crate::last::supervisor;
 use crate::{exit, summary, units};
 
 /// Columns of the names before the values.
@@ -137,7 +138,11 @@ impl Info<'_> {
         );
         line(out, "host", host)?;
         if !run.source.is_empty() {
-            line(out, "source", &run.source)?;
+            let end = match supervisor(&run.source) {
+                Some(_) => format!("; how the program ended: outlive last {}", run.instance),
+                None => String::new(),
+            };
+            line(out, "source", format_args!("{}{end}", run.source))?;
         }
         line(out, "started", units::wall_clock(run.started_realtime_ns))?;
         let ended = summary::ended_ns(self.view).map_or("-".to_owned(), units::wall_clock);
@@ -165,15 +170,13 @@ impl Info<'_> {
                 units::span(interval),
             ),
         };
-        line(
-            out,
-            "heartbeat",
-            format_args!(
-                "{}; {beats}; {} catalog records dropped",
-                units::wall_clock(beat.realtime_ns),
-                beat.catalog_dropped
-            ),
-        )?;
+        let last_beat = match beat.realtime_ns {
+            0 => "none".to_owned(),
+            time => units::wall_clock(time),
+        };
+        let dropped = beat.catalog_dropped;
+        let beats = format_args!("{last_beat}; {beats}; {dropped} catalog records dropped");
+        line(out, "heartbeat", beats)?;
         let write_back = match beat.max_unflushed_ns {
             0 => "left to the kernel".to_owned(),
             age => format!(

@@ -240,7 +240,7 @@ pub(crate) fn run(args: &Args, show_args: &ShowArgs) -> Result<u8> {
 pub(crate) fn show(view: &View, selection: &Selection, look: Look, out: impl Write) -> Result<()> {
     let formatter = Formatter::new(&view.catalog, look.options(view.clock()));
     let lines = Lines::new(&view.catalog, formatter, look, view.has_lanes());
-    let mut output = Output::new(view.overrun() > 0, out);
+    let mut output = Output::telling_starts(view, out);
     if !look.json {
         output.header(&lines, view)?;
     }
@@ -405,7 +405,7 @@ impl<'v> Lines<'v> {
     /// Appends an event, and before it what was lost there.
     pub(crate) fn push(&self, text: &mut Text, event: &ViewEvent<'_>) -> Result<()> {
         let start = text.bytes.len();
-        let unevaluated = self.append(&mut text.bytes, event, false)?;
+        let unevaluated = self.append(&mut text.bytes, event, None)?;
         text.unevaluated.count(unevaluated);
         let is_of_buffer = |first: &First| first.event.buffer == event.buffer;
         if !text.firsts.iter().any(is_of_buffer) {
@@ -421,21 +421,23 @@ impl<'v> Lines<'v> {
         Ok(())
     }
 
-    /// Appends an event, and in a text what was lost before it, and whether its buffer starts here.
-    /// Returns what [`Formatter::record`] does.
+    /// Appends an event, and in a text what was lost before it, and what starts here. Returns what
+    /// [`Formatter::record`] does.
     fn append(
         &self,
         out: &mut Vec<u8>,
         event: &ViewEvent<'_>,
-        starts: bool,
+        starts: Option<Starts>,
     ) -> Result<Option<&'v EventFormat>> {
         if self.look.json {
             json::write(out, self.catalog, event)?;
             return Ok(None);
         }
         push_lost(&self.formatter, out, event);
-        if starts {
-            self.formatter.buffer_started(out, event.buffer);
+        match starts {
+            Some(Starts::Buffer) => self.formatter.buffer_started(out, event.buffer),
+            Some(Starts::Whole) => out.extend_from_slice(WHOLE.as_bytes()),
+            None => {}
         }
         Ok(self.push_line(out, event, event.text_time_stamp))
     }
@@ -471,11 +473,23 @@ pub(crate) fn push_doubt(catalog: &Catalog, text: &mut Vec<u8>, event: &ViewEven
     }
 }
 
+/// What a text says before the first event of a buffer.
+#[derive(Debug, Clone, Copy)]
+enum Starts {
+    /// That it starts, as the kernel does of each but the first.
+    Buffer,
+    /// [`WHOLE`].
+    Whole,
+}
+
+const WHOLE: &str = "##### nothing is overwritten from here on ####\n";
+
 /// Writes lines, and between them where a CPU's buffer starts.
 pub(crate) struct Output<W: Write> {
-    /// CPUs that have been seen, if the buffers had overruns: the kernel then says where each
-    /// further one starts.
+    /// Buffers that have been seen, if any had overruns.
     started: Option<Vec<u32>>,
+    /// Of a program's lanes, of which there are many, the one that starts last of those with overruns.
+    last_lane: Option<u32>,
     /// By buffer: what is missing behind the last event that was written.
     left: BTreeMap<u32, Missed>,
     unevaluated: Unevaluated,
@@ -483,12 +497,24 @@ pub(crate) struct Output<W: Write> {
 }
 
 impl<W: Write> Output<W> {
-    pub(crate) fn new(had_overrun: bool, out: W) -> Self {
+    /// Without a word of where a buffer starts.
+    pub(crate) fn new(out: W) -> Self {
         Self {
-            started: had_overrun.then(Vec::new),
+            started: None,
+            last_lane: None,
             left: BTreeMap::new(),
             unevaluated: Unevaluated::default(),
             out,
+        }
+    }
+
+    fn telling_starts(view: &View, out: W) -> Self {
+        let overwritten = view.cpus.iter().filter(|cpu| cpu.counters.overrun > 0);
+        let last = overwritten.max_by_key(|cpu| cpu.oldest).map(|cpu| cpu.cpu);
+        Self {
+            started: (view.overrun() > 0).then(Vec::new),
+            last_lane: last.filter(|_| view.has_lanes()),
+            ..Self::new(out)
         }
     }
 
@@ -509,8 +535,9 @@ impl<W: Write> Output<W> {
         let mut line = Vec::new();
         for first in &text.firsts {
             let left = self.left.remove(&first.event.buffer);
-            let starts = !lines.look.json && self.starts(first.event.buffer);
-            if left.is_none() && !starts {
+            let starts = self.starts(first.event.buffer);
+            let starts = starts.filter(|_| !lines.look.json);
+            if left.is_none() && starts.is_none() {
                 continue;
             }
             let mut event = first.event();
@@ -531,17 +558,18 @@ impl<W: Write> Output<W> {
         Ok(self.out.write_all(&text.bytes[written..])?)
     }
 
-    /// Whether the kernel says here that a buffer starts: not of the first one.
-    fn starts(&mut self, buffer: u32) -> bool {
-        let Some(started) = &mut self.started else {
-            return false;
-        };
-        let is_later = !started.is_empty();
-        let is_new = !started.contains(&buffer);
-        if is_new {
-            started.push(buffer);
+    /// What is said before the first event of a buffer: nothing of the first one.
+    fn starts(&mut self, buffer: u32) -> Option<Starts> {
+        let started = self.started.as_mut()?;
+        if started.contains(&buffer) {
+            return None;
         }
-        is_new && is_later
+        started.push(buffer);
+        let is_later = started.len() > 1;
+        match self.last_lane {
+            Some(lane) => (is_later && lane == buffer).then_some(Starts::Whole),
+            None => is_later.then_some(Starts::Buffer),
+        }
     }
 
     /// Writes what is missing behind the last events. In JSON it has no place: it is said.

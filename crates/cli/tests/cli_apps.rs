@@ -180,6 +180,40 @@ fn child_takes_orders() {
     drop(recorder);
 }
 
+/// A program's lanes are many: where each starts is of no use, from where on nothing is overwritten is.
+#[test]
+fn what_was_overwritten_ends_where_show_says() {
+    const ORDERS: u64 = 200_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_takes_orders"])
+        .env(STATE, folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ids: String = (0..ORDERS).map(|id| format!("{id}\n")).collect();
+    let mut orders = program.stdin.take().unwrap();
+    orders.write_all(ids.as_bytes()).unwrap();
+    drop(orders);
+    assert!(program.wait().unwrap().success());
+    let text = stdout(folder.path(), &["show", "shop"]);
+    assert!(!text.contains("buffer started"));
+    let marker = "##### nothing is overwritten from here on ####\n";
+    let parts: Vec<&str> = text.split(marker).collect();
+    let [_, whole] = parts[..] else {
+        panic!("the marker is there {} times", parts.len() - 1)
+    };
+    let ids: Vec<u64> = whole
+        .lines()
+        .filter_map(|line| line.split_once(" order: id="))
+        .map(|(_, rest)| rest.split(' ').next().unwrap().parse().unwrap())
+        .collect();
+    let there = ids.len() as u64;
+    assert!(there > 10_000, "{there} of {ORDERS}");
+    assert!(ids.into_iter().eq(ORDERS - there..ORDERS));
+}
+
 fn last_cpu() -> usize {
     let may_use = sched_getaffinity(None).unwrap();
     let last = (0..CpuSet::MAX_CPU).rev().find(|&cpu| may_use.is_set(cpu));

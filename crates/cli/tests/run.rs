@@ -301,6 +301,20 @@ fn the_list_says_how_the_program_ended() {
     let verdicts = shop.filter(|row| row["name"] == "shop");
     let verdicts: Vec<_> = verdicts.map(|row| &row["verdict"]).collect();
     assert_eq!(verdicts, ["crash"]);
+    // Its region was closed by the supervisor, and says nothing of the program.
+    let info = state.stdout(&["info", "left"]);
+    let check = state.stdout(&["check", "left"]);
+    for text in [&info, &check] {
+        assert!(
+            text.contains("how the program ended: outlive last left"),
+            "{text}"
+        );
+        assert!(!text.contains("CPU 0"), "{text}");
+    }
+    assert!(
+        info.contains(" lanes of ") && info.contains("heartbeat     none;"),
+        "{info}"
+    );
 }
 
 /// A service has to run, whatever becomes of its flight recorder.

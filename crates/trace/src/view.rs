@@ -393,7 +393,15 @@ impl View {
     /// Whether the buffers are not those of CPUs: a program wrote them, each event says its CPU.
     #[must_use]
     pub fn has_lanes(&self) -> bool {
-        self.catalog.events().any(EventFormat::has_cpu)
+        let mut events = self.catalog.events().peekable();
+        match events.peek() {
+            Some(_) => events.any(EventFormat::has_cpu),
+            // Nothing was recorded yet. A program looks at no source.
+            None => self
+                .run
+                .as_ref()
+                .is_some_and(|run| run.poll_interval_ns == 0),
+        }
     }
 
     /// The wall clock, in nanoseconds since 1970, at a time of the trace clock: between two clock pairs
