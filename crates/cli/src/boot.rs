@@ -1,13 +1,14 @@
 //! `outlive boot`: keeps what the previous run left, then records until it is told to stop.
 
 use std::io::IsTerminal;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use outlive_kernel::{
     Access, Capture, Collector, EventName, Instance, InstanceSource, Instances, Pace, Recorder,
-    Refresher, RegionSink, RunId, StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
+    Refresher, RegionSink, RunId, Running, StateId, Tick, Tracefs, clock_pair, nr_cpu_ids,
 };
 use outlive_ring::extension::{ClockPair, Heartbeat, store_clock_pair};
 use outlive_ring::{RawMemory, Region, RunRecord};
@@ -314,14 +315,11 @@ impl Recording<'_> {
         // Before the catalogs: what is loaded meanwhile is then new to it.
         let refresher = Refresher::new(self.tracefs);
         let mut skipped = Skipped::default();
-        let laid_out = live
-            .iter()
-            .filter_map(|live| Some((live, skipped.unless_failed(live, live.lay_out())?)));
-        let laid_out: Vec<(&Live, Region<_>)> = laid_out.collect();
+        let run_id = RunId(u128::from_be_bytes(run.run_id.0));
+        let (made, running) = self.make(&live, &instances, run_id, &mut skipped)?;
         failpoint::reached("boot-laid-out");
-        let prepared = laid_out.iter().filter_map(|(live, region)| {
-            let recorded = self.prepare(live, region, &instances, &run);
-            skipped.unless_failed(live, recorded)
+        let prepared = made.iter().filter_map(|made| {
+            skipped.unless_failed(made.live, self.prepare(made, &running, &run))
         });
         let prepared: Vec<Recorded<'_>> = prepared.collect();
         let has_skipped = !not_made.is_empty() || !skipped.0.is_empty();
@@ -333,7 +331,7 @@ impl Recording<'_> {
                 instances: &instances,
                 state: self.state,
                 lock: &lock,
-                run: RunId(u128::from_be_bytes(run.run_id.0)),
+                run: run_id,
                 sequence: run.run_sequence,
                 ordinary: &self.ordinary(&before),
                 left: &left,
@@ -387,31 +385,74 @@ impl Recording<'_> {
         Ok(has_skipped)
     }
 
-    /// Makes the host instance of one that records, and opens its rings.
+    /// Makes the host instances and lays out the regions: these, and what else needs no tracefs, while
+    /// the kernel takes its time for the instances.
+    fn make<'l>(
+        &self,
+        live: &'l [Live],
+        instances: &Instances,
+        run: RunId,
+        skipped: &mut Skipped,
+    ) -> Result<(Vec<Made<'l>>, Running)> {
+        let (hosts, (laid_out, running)) = std::thread::scope(|scope| {
+            let meanwhile = scope.spawn(|| {
+                let laid_out: Vec<_> = live.iter().map(Live::lay_out).collect();
+                (laid_out, Running::now())
+            });
+            let create = |live| self.capture(live).create(instances, run);
+            let hosts: Vec<_> = live.iter().map(create).collect();
+            let meanwhile = meanwhile.join();
+            (
+                hosts,
+                meanwhile.unwrap_or_else(|panic| resume_unwind(panic)),
+            )
+        });
+        let running = match running {
+            Ok(running) => running,
+            Err(error) => {
+                remove_all(hosts.into_iter().flatten().collect());
+                return Err(error.into());
+            }
+        };
+        let mut made = Vec::new();
+        for (live, (host, region)) in live.iter().zip(hosts.into_iter().zip(laid_out)) {
+            let host = skipped.unless_failed(live, host);
+            match (host, skipped.unless_failed(live, region)) {
+                (Some(host), Some(region)) => made.push(Made { live, host, region }),
+                (host, _) => remove_all(host.into_iter().collect()),
+            }
+        }
+        Ok((made, running))
+    }
+
+    /// Writes what a region needs before its first event, and opens the rings of its host instance,
+    /// which is removed where this fails.
     fn prepare<'r>(
         &self,
-        live: &'r Live,
-        region: &'r Region<RawMemory<'r>>,
-        instances: &Instances,
+        made: &'r Made<'r>,
+        running: &Running,
         run: &RunRecord,
     ) -> Result<Recorded<'r>, outlive_kernel::Error> {
+        let Made { live, host, region } = made;
         let mut run = RunRecord {
             instance: live.instance.name.clone(),
             poll_interval_ns: units::nanos(self.boot.interval),
             ..run.clone()
         };
-        let capture = self.capture(live);
-        let (host, sink) = capture.prepare(self.tracefs, instances, region, &mut run)?;
-        match InstanceSource::open(host.clone(), Access::default()) {
-            Ok(source) => Ok(Recorded {
+        let sink = self
+            .capture(live)
+            .prepare(self.tracefs, host, running, region, &mut run);
+        let open = || InstanceSource::open(host.clone(), Access::default());
+        match sink.and_then(|sink| Ok((sink, open()?))) {
+            Ok((sink, source)) => Ok(Recorded {
                 live,
-                host,
+                host: host.clone(),
                 sink,
                 run,
                 source,
             }),
             Err(error) => {
-                remove_all(vec![host]);
+                remove_all(vec![host.clone()]);
                 Err(error)
             }
         }
@@ -482,6 +523,13 @@ impl Recording<'_> {
         policy.age_ns = self.boot.keep_age.map(units::nanos);
         Ok(policy)
     }
+}
+
+/// An instance that exists, here and at the host, and of which nothing is written yet.
+struct Made<'l> {
+    live: &'l Live,
+    host: Instance,
+    region: Region<RawMemory<'l>>,
 }
 
 /// An instance that is ready to record.

@@ -9,8 +9,8 @@ use crate::catalog_writer::CatalogWriter;
 use crate::error::Error;
 use crate::instance::{Instance, Instances};
 use crate::instance_name::RunId;
-use crate::modules::loaded_modules;
-use crate::names::scan_tasks;
+use crate::modules::{Module, loaded_modules};
+use crate::names::{TaskName, scan_tasks};
 use crate::region_sink::RegionSink;
 use crate::tracefs::{EventName, Tracefs};
 
@@ -37,22 +37,18 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Creates the host instance and writes the run record and the catalog. No event is enabled
-    /// yet: open the instance's rings first, then call [`Capture::start`].
+    /// Creates the host instance, with a ring of its size. No event is enabled yet.
+    ///
+    /// The kernel waits for a grace period of RCU to resize a ring, allocates the pages, and lets no
+    /// file of tracefs be opened meanwhile: other threads can do what needs none.
     ///
     /// # Errors
     ///
     /// The kernel refuses the instance or one of its settings. Whatever was created is removed.
-    pub fn prepare<'r, M: MemoryMut>(
-        &self,
-        tracefs: &Tracefs,
-        instances: &Instances,
-        region: &'r Region<M>,
-        run: &mut RunRecord,
-    ) -> Result<(Instance, RegionSink<'r, M>), Error> {
-        let instance = instances.create(RunId(u128::from_be_bytes(run.run_id.0)), &self.name)?;
-        match self.set_up(tracefs, &instance, region, run) {
-            Ok(sink) => Ok((instance, sink)),
+    pub fn create(&self, instances: &Instances, run: RunId) -> Result<Instance, Error> {
+        let instance = instances.create(run, &self.name)?;
+        match self.configure(&instance) {
+            Ok(()) => Ok(instance),
             Err(error) => {
                 // The first error is the one to tell.
                 let _ = instance.remove();
@@ -61,32 +57,8 @@ impl Capture {
         }
     }
 
-    fn set_up<'r, M: MemoryMut>(
-        &self,
-        tracefs: &Tracefs,
-        instance: &Instance,
-        region: &'r Region<M>,
-        run: &mut RunRecord,
-    ) -> Result<RegionSink<'r, M>, Error> {
-        self.configure(instance)?;
-        run.clock = instance.trace_clock()?;
-        run.source = instance.name().to_string();
-        let Some(layout) = region.extension() else {
-            self.resize_while(instance, || Ok(()))?;
-            return Ok(RegionSink::new(region, None));
-        };
-        let mut catalog = CatalogWriter::new(layout, region.memory());
-        self.resize_while(instance, || write_modules_and_tasks(&mut catalog))?;
-        let text_addr = write_catalog(tracefs, &self.events, &run.clock, &mut catalog)?;
-        let clock_id = TraceClock::from_name(&run.clock).map_or(0, TraceClock::id);
-        region.store_scratch(clock_id, text_addr);
-        run.sequence += 1;
-        run.store(layout, region.memory());
-        Ok(RegionSink::new(region, Some(catalog)))
-    }
-
-    /// Sets what is quickly set.
     fn configure(&self, instance: &Instance) -> Result<(), Error> {
+        instance.set_buffer_size_kb(self.ring_kib_per_cpu)?;
         if let Some(clock) = &self.clock {
             instance.set_trace_clock(clock)?;
         }
@@ -102,20 +74,33 @@ impl Capture {
         Ok(())
     }
 
-    /// Gives the host's ring its size while `meanwhile` runs. The kernel waits for a grace period
-    /// of RCU to do it, allocates the pages, and lets no file of tracefs be opened until then.
-    fn resize_while(
+    /// Writes the run record and the catalog of a region that is to have the instance's events. Open
+    /// the instance's rings next, then call [`Capture::start`].
+    ///
+    /// # Errors
+    ///
+    /// What the catalog needs cannot be read.
+    pub fn prepare<'r, M: MemoryMut>(
         &self,
+        tracefs: &Tracefs,
         instance: &Instance,
-        meanwhile: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        std::thread::scope(|scope| {
-            let resized = scope.spawn(|| instance.set_buffer_size_kb(self.ring_kib_per_cpu));
-            let done = meanwhile();
-            let resized = resized.join();
-            resized.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            done
-        })
+        running: &Running,
+        region: &'r Region<M>,
+        run: &mut RunRecord,
+    ) -> Result<RegionSink<'r, M>, Error> {
+        run.clock = instance.trace_clock()?;
+        run.source = instance.name().to_string();
+        let Some(layout) = region.extension() else {
+            return Ok(RegionSink::new(region, None));
+        };
+        let mut catalog = CatalogWriter::new(layout, region.memory());
+        let text_addr = write_catalog(tracefs, &self.events, &run.clock, &mut catalog)?;
+        running.write(&mut catalog);
+        let clock_id = TraceClock::from_name(&run.clock).map_or(0, TraceClock::id);
+        region.store_scratch(clock_id, text_addr);
+        run.sequence += 1;
+        run.store(layout, region.memory());
+        Ok(RegionSink::new(region, Some(catalog)))
     }
 
     /// Enables the events. Those that this kernel has lost since they were listed are returned
@@ -156,17 +141,34 @@ pub(crate) fn write_catalog<M: MemoryMut + Copy>(
     Ok(text_addr)
 }
 
-/// Writes what is loaded and what runs now.
-pub(crate) fn write_modules_and_tasks<M: MemoryMut + Copy>(
-    catalog: &mut CatalogWriter<M>,
-) -> Result<(), Error> {
-    for module in loaded_modules()? {
-        catalog.module(&module);
+/// What is loaded and what runs.
+#[derive(Debug)]
+pub struct Running {
+    modules: Vec<Module>,
+    tasks: Vec<TaskName>,
+}
+
+impl Running {
+    /// Of this machine, now.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read.
+    pub fn now() -> Result<Self, Error> {
+        Ok(Self {
+            modules: loaded_modules()?,
+            tasks: scan_tasks()?,
+        })
     }
-    for task in scan_tasks()? {
-        catalog.task_name(task.tid, task.comm.as_bytes());
+
+    pub(crate) fn write<M: MemoryMut + Copy>(&self, catalog: &mut CatalogWriter<M>) {
+        for module in &self.modules {
+            catalog.module(module);
+        }
+        for task in &self.tasks {
+            catalog.task_name(task.tid, task.comm.as_bytes());
+        }
     }
-    Ok(())
 }
 
 /// The address of `_text`; 0 where it is hidden from us.

@@ -84,7 +84,7 @@ mod subbuf;
 mod tracefs;
 
 pub use boot_instance::{BootInstance, Harvested, Harvester, Keeper, RecordingWriter};
-pub use capture::Capture;
+pub use capture::{Capture, Running};
 pub use catalog_writer::CatalogWriter;
 pub use clock::{ClockPair, clock_pair};
 pub use cpus::{CpuId, nr_cpu_ids, online_cpus, possible_cpus};

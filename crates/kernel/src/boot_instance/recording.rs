@@ -11,7 +11,7 @@ use outlive_trace::verdict::boot_id;
 use outlive_trace::{Mapping, Recording, StateDir, StateLock, clock, retention};
 
 use super::BootInstance;
-use crate::capture::{text_address, write_catalog, write_modules_and_tasks};
+use crate::capture::{Running, text_address, write_catalog};
 use crate::catalog_writer::CatalogWriter;
 use crate::clock::clock_pair;
 use crate::cpus::nr_cpu_ids;
@@ -90,7 +90,7 @@ impl RecordingWriter<'_> {
                 })?;
             let mut catalog = CatalogWriter::new(&layout, region.memory());
             let text_addr = write_catalog(self.tracefs, events, &run.clock, &mut catalog)?;
-            write_modules_and_tasks(&mut catalog)?;
+            Running::now()?.write(&mut catalog);
             catalog.copy(KALLSYMS, symbols.as_bytes());
             let clock_id = TraceClock::from_name(&run.clock).map_or(0, TraceClock::id);
             region.store_scratch(clock_id, text_addr);
