@@ -685,7 +685,7 @@ impl<'r, M: MemoryMut> CpuWriter<'r, M> {
             }
             self.pages[self.tail as usize] = self.tail_page;
             self.tail = next;
-            self.filled += 1;
+            self.filled = self.filled.saturating_add(1);
         }
         self.begun = true;
         let missed = self.missed_next.take();

@@ -6,8 +6,6 @@ use outlive_ring::{
     Barrier, Geometry, HeapMemory, Lanes, Owner, Recovery, Region, Slot, ThreadSlot,
 };
 
-#[path = "support/mod.rs"]
-#[expect(dead_code, reason = "the other tests' part of it")]
 mod support;
 
 const LANES: u32 = 8;
