@@ -356,14 +356,20 @@ impl Recording<'_> {
             });
             return Ok(has_skipped);
         }
-        let mappings: Vec<&Mapping> = prepared.iter().map(|one| one.live.mapping()).collect();
+        let mappings = prepared.iter().map(|one| one.made.live.mapping());
+        let mappings: Vec<&Mapping> = mappings.collect();
         for one in &prepared {
-            let capture = self.capture(one.live);
-            let failed = capture.start(&one.host);
+            let Made {
+                live,
+                capture,
+                host,
+                ..
+            } = one.made;
+            let failed = capture.start(host);
             for (name, error) in &failed {
                 say!("{}: cannot enable {name}: {error}", capture.name);
             }
-            self.tell_recording(one.live, capture.events.len() - failed.len());
+            self.tell_recording(live, capture.events.len() - failed.len());
         }
         let recording = Hosts::of(prepared);
         let flusher = self.boot.flush.map(Flusher::new);
@@ -394,13 +400,14 @@ impl Recording<'_> {
         run: RunId,
         skipped: &mut Skipped,
     ) -> Result<(Vec<Made<'l>>, Running)> {
+        let captures: Vec<_> = live.iter().map(|live| self.capture(live)).collect();
         let (hosts, (laid_out, running)) = std::thread::scope(|scope| {
             let meanwhile = scope.spawn(|| {
                 let laid_out: Vec<_> = live.iter().map(Live::lay_out).collect();
                 (laid_out, Running::now())
             });
-            let create = |live| self.capture(live).create(instances, run);
-            let hosts: Vec<_> = live.iter().map(create).collect();
+            let create = |capture: &Capture| capture.create(instances, run);
+            let hosts: Vec<_> = captures.iter().map(create).collect();
             let meanwhile = meanwhile.join();
             (
                 hosts,
@@ -415,10 +422,16 @@ impl Recording<'_> {
             }
         };
         let mut made = Vec::new();
-        for (live, (host, region)) in live.iter().zip(hosts.into_iter().zip(laid_out)) {
+        let parts = hosts.into_iter().zip(laid_out);
+        for ((live, capture), (host, region)) in live.iter().zip(captures).zip(parts) {
             let host = skipped.unless_failed(live, host);
             match (host, skipped.unless_failed(live, region)) {
-                (Some(host), Some(region)) => made.push(Made { live, host, region }),
+                (Some(host), Some(region)) => made.push(Made {
+                    live,
+                    capture,
+                    host,
+                    region,
+                }),
                 (host, _) => remove_all(host.into_iter().collect()),
             }
         }
@@ -433,20 +446,19 @@ impl Recording<'_> {
         running: &Running,
         run: &RunRecord,
     ) -> Result<Recorded<'r>, outlive_kernel::Error> {
-        let Made { live, host, region } = made;
+        let Made { host, region, .. } = made;
         let mut run = RunRecord {
-            instance: live.instance.name.clone(),
+            instance: made.live.instance.name.clone(),
             poll_interval_ns: units::nanos(self.boot.interval),
             ..run.clone()
         };
-        let sink = self
-            .capture(live)
+        let sink = made
+            .capture
             .prepare(self.tracefs, host, running, region, &mut run);
         let open = || InstanceSource::open(host.clone(), Access::default());
         match sink.and_then(|sink| Ok((sink, open()?))) {
             Ok((sink, source)) => Ok(Recorded {
-                live,
-                host: host.clone(),
+                made,
                 sink,
                 run,
                 source,
@@ -528,14 +540,14 @@ impl Recording<'_> {
 /// An instance that exists, here and at the host, and of which nothing is written yet.
 struct Made<'l> {
     live: &'l Live,
+    capture: Capture,
     host: Instance,
     region: Region<RawMemory<'l>>,
 }
 
 /// An instance that is ready to record.
 struct Recorded<'r> {
-    live: &'r Live,
-    host: Instance,
+    made: &'r Made<'r>,
     sink: RegionSink<'r, RawMemory<'r>>,
     run: RunRecord,
     source: InstanceSource,
@@ -554,7 +566,7 @@ impl<'r> Hosts<'r> {
         let (mut hosts, mut sinks, mut runs) = (Vec::new(), Vec::new(), Vec::new());
         let mut sources = Vec::new();
         for one in recorded {
-            hosts.push(one.host);
+            hosts.push(one.made.host.clone());
             sinks.push(one.sink);
             runs.push(one.run);
             sources.push(one.source);

@@ -9,7 +9,7 @@ use outlive_trace::view::{Part, View, ViewCpu};
 use serde_json::{Value, json};
 
 use crate::args::{Args, CheckArgs};
-use crate::last::supervisor;
+use crate::last::where_end_is_told;
 use crate::{exit, units};
 
 /// What the check comes to.
@@ -166,15 +166,11 @@ fn write_text(out: &mut impl Write, view: &View, verdict: Verdict, outcome: Outc
     if view.catalog_damaged > 0 {
         writeln!(out, "catalog: {} damaged places", view.catalog_damaged)?;
     }
-    let source = view.run.as_ref().and_then(|run| supervisor(&run.source));
-    match (source, &view.run) {
-        (Some(_), Some(run)) => writeln!(
-            out,
-            "run: {verdict}; how the program ended: outlive last {}",
-            run.instance
-        )?,
-        _ => writeln!(out, "run: {verdict}")?,
-    }
+    let end = view
+        .run
+        .as_ref()
+        .map_or_else(String::new, where_end_is_told);
+    writeln!(out, "run: {verdict}{end}")?;
     let rejected = view.cpus.iter().flat_map(|cpu| parts_of(view, cpu));
     let rejected = rejected.flat_map(|(_, rejected)| rejected);
     let rejected = rejected.filter(|rejected| !rejected.reason.is_doubt());

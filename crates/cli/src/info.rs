@@ -12,7 +12,7 @@ use outlive_trace::view::{Part, View, ViewCpu};
 use serde_json::{Value, json};
 
 use crate::args::{Args, InfoArgs};
-use crate::last::supervisor;
+use crate::last::where_end_is_told;
 use crate::{exit, summary, units};
 
 /// Columns of the names before the values.
@@ -138,10 +138,7 @@ impl Info<'_> {
         );
         line(out, "host", host)?;
         if !run.source.is_empty() {
-            let end = match supervisor(&run.source) {
-                Some(_) => format!("; how the program ended: outlive last {}", run.instance),
-                None => String::new(),
-            };
+            let end = where_end_is_told(run);
             line(out, "source", format_args!("{}{end}", run.source))?;
         }
         line(out, "started", units::wall_clock(run.started_realtime_ns))?;

@@ -7,16 +7,14 @@ use anyhow::Result;
 use outlive_ring::RunRecord;
 use outlive_trace::start::KERNEL_BACKING;
 use outlive_trace::view::View;
-use outlive_trace::{
-    Area, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, apps, generation,
-};
+use outlive_trace::{Area, Generation, InstanceEntry, RegionPlace, StateDir, Verdict, generation};
 use serde_json::{Value, json};
 
 use crate::args::{Args, LsArgs};
 use crate::last::{ProgramEnd, supervisor};
 use crate::run::SUPERVISOR;
 use crate::summary::Summary;
-use crate::target::{existing_state, newest, state_path};
+use crate::target::{all_states, newest, state_path};
 use crate::{exit, target, units};
 
 /// One line of the list.
@@ -41,8 +39,7 @@ struct Row {
 
 /// Does what the command's arguments say.
 pub(crate) fn run(args: &Args, ls: &LsArgs) -> Result<u8> {
-    let mut states: Vec<StateDir> = existing_state(args)?.into_iter().collect();
-    states.extend(apps::list(&state_path(args)?)?);
+    let states = all_states(args)?;
     if states.is_empty() {
         eprintln!(
             "outlive: there is no state folder {}: nothing was recorded yet",

@@ -84,6 +84,12 @@ pub(crate) fn states_of(args: &Args, instance: &str) -> Result<Vec<StateDir>> {
     Ok(existing_state(args)?.into_iter().chain(program).collect())
 }
 
+/// All state folders: the one that was asked for, and in it those of the programs.
+pub(crate) fn all_states(args: &Args) -> Result<Vec<StateDir>> {
+    let programs = apps::list(&state_path(args)?)?;
+    Ok(existing_state(args)?.into_iter().chain(programs).collect())
+}
+
 /// What the last start configured. If that is damaged, it is said: generations do not depend on it.
 pub(crate) fn configured(state: &StateDir) -> Result<Vec<InstanceEntry>> {
     match state.read_instances() {
@@ -411,8 +417,7 @@ fn matches(args: &Args, name: &str, pattern: &NamePattern) -> Result<Vec<String>
 
 /// The names in the state folder and in those of the programs; `None` if there is none of them.
 fn known_names_of_all(args: &Args) -> Result<Option<Vec<String>>> {
-    let mut states: Vec<StateDir> = existing_state(args)?.into_iter().collect();
-    states.extend(apps::list(&state_path(args)?)?);
+    let states = all_states(args)?;
     if states.is_empty() {
         return Ok(None);
     }

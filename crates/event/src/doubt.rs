@@ -218,13 +218,10 @@ impl EventFormat {
             }
             Tell::Name => {
                 let bytes = record::slice(payload, offset, field.size as usize);
-                let end = record::until_nul(bytes).len();
-                let behind = &bytes[end..];
-                if behind.is_empty() {
+                if record::until_nul(bytes).len() == bytes.len() {
                     return Some(Doubt::Name { field: name });
                 }
-                let is_padded = behind.iter().all(|&byte| byte == 0);
-                (!is_padded).then_some(Doubt::BehindName { field: name })
+                record::has_more(bytes).then_some(Doubt::BehindName { field: name })
             }
             Tell::Array { is_relative } => {
                 let word = record::load_u32(payload, offset);

@@ -230,14 +230,8 @@ impl Field {
         let offset = self.offset as usize;
         let word = record::load_u32(payload, offset);
         (word & 0xffff) + (word >> 16) > payload.len() as u32
-            || is_string && has_more(record::dynamic(payload, offset, false))
+            || is_string && record::has_more(record::dynamic(payload, offset, false))
     }
-}
-
-/// Whether there is text behind the zero at which one ends.
-fn has_more(text: &[u8]) -> bool {
-    let shown = record::until_nul(text).len();
-    text[shown..].iter().any(|&byte| byte != 0)
 }
 
 /// Byte ranges of the lines of `text`, without their line ends.

@@ -88,6 +88,12 @@ pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
     &bytes[..len]
 }
 
+/// Whether there is more behind the NUL at which a text ends.
+pub(crate) fn has_more(text: &[u8]) -> bool {
+    let shown = until_nul(text).len();
+    text[shown..].iter().any(|&byte| byte != 0)
+}
+
 /// The place of the first zero byte; 16 if there is none.
 #[inline]
 fn first_zero(bytes: u128) -> usize {

@@ -22,7 +22,7 @@ use outlive_trace::view::View;
 
 use self::end::End;
 use self::others::Others;
-pub(crate) use self::others::supervisor;
+pub(crate) use self::others::{supervisor, where_end_is_told};
 pub(crate) use self::program::ProgramEnd;
 use crate::args::{Args, LastArgs};
 use crate::boot::say;

@@ -1,6 +1,7 @@
 //! The further processes of a run: forked children, and under a supervisor those that were started.
 
 use anyhow::Result;
+use outlive_ring::RunRecord;
 use outlive_trace::{Verdict, apps, beside};
 
 use super::Found;
@@ -66,6 +67,14 @@ impl Other {
             program: run.program.clone(),
             events: found.view.entries(),
         })
+    }
+}
+
+/// Where the end of a program is told whose region a supervisor gave: empty of any other run.
+pub(crate) fn where_end_is_told(run: &RunRecord) -> String {
+    match supervisor(&run.source) {
+        Some(_) => format!("; how the program ended: outlive last {}", run.instance),
+        None => String::new(),
     }
 }
 
