@@ -48,11 +48,28 @@ pub fn hostname() -> String {
 pub fn process_start_ticks(pid: u32) -> Result<u64, Error> {
     let path = format!("/proc/{pid}/stat");
     let path = Path::new(&path);
-    parse_start_ticks(&read_proc(path)?).ok_or_else(|| Error::DamagedState {
+    stat_field(&read_proc(path)?, START_TICKS).ok_or_else(|| Error::DamagedState {
         path: path.to_owned(),
         why: "no start time in field 22".to_owned(),
         help: "mount the kernel's own /proc",
     })
+}
+
+/// Whether the process runs and goes on doing so: not one that has ended, is just ending, or was
+/// sent SIGKILL, nor another one with its pid.
+pub(crate) fn is_going_on(pid: u32, start_ticks: u64) -> bool {
+    /// `PF_EXITING` of `flags` (include/linux/sched.h, Linux 6.12).
+    const EXITING: u64 = 1 << 2;
+    /// SIGKILL, 9, among the signals that wait to be taken.
+    const KILLED: u64 = 1 << (9 - 1);
+    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let stat = String::from_utf8_lossy(&stat);
+    let has = |field, bit| stat_field(&stat, field).is_some_and(|bits| bits & bit != 0);
+    stat_field(&stat, START_TICKS) == Some(start_ticks)
+        && !has(FLAGS, EXITING)
+        && !has(PENDING_SIGNALS, KILLED)
 }
 
 /// How many of the clock ticks of [`process_start_ticks`] make a second.
@@ -66,16 +83,18 @@ fn read_proc(path: &Path) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Field 22 of a `stat` line. The name in field 2 may hold anything, parentheses too: the fields
-/// are counted from the last one.
-fn parse_start_ticks(line: &str) -> Option<u64> {
+// Fields of `/proc/PID/stat` (proc_pid_stat(5)).
+const FLAGS: usize = 9;
+const START_TICKS: usize = 22;
+const PENDING_SIGNALS: usize = 31;
+
+/// A field of a `stat` line, from the fourth on. The name in field 2 may hold anything, parentheses
+/// too: the fields are counted from the last one.
+fn stat_field(line: &str, field: usize) -> Option<u64> {
     let (_, behind_name) = line.rsplit_once(')')?;
     // The first field here is the state, which is field 3.
-    behind_name
-        .split_ascii_whitespace()
-        .nth(22 - 3)?
-        .parse()
-        .ok()
+    let mut fields = behind_name.split_ascii_whitespace();
+    fields.nth(field - 3)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -95,9 +114,29 @@ mod tests {
     }
 
     #[test]
+    fn a_process_goes_on_until_it_has_ended() {
+        let ours = std::process::id();
+        let started = process_start_ticks(ours).unwrap();
+        assert!(is_going_on(ours, started));
+        assert!(!is_going_on(ours, started + 1), "another process");
+        let mut child = std::process::Command::new("sleep");
+        let mut child = child.arg("1000").spawn().unwrap();
+        let started = process_start_ticks(child.id()).unwrap();
+        assert!(is_going_on(child.id(), started));
+        child.kill().unwrap();
+        // Ended at the latest when it can be waited for, and still there until it is.
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&child)), ended).unwrap();
+        assert!(!is_going_on(child.id(), started));
+        child.wait().unwrap();
+        assert!(!is_going_on(child.id(), started), "there is none");
+    }
+
+    #[test]
     fn start_time_is_found_behind_a_hostile_process_name() {
         let line = "7 (a) R 9) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 12 13";
-        assert_eq!(parse_start_ticks(line), Some(4711));
+        assert_eq!(stat_field(line, START_TICKS), Some(4711));
     }
 
     #[test]
@@ -108,7 +147,7 @@ mod tests {
             "7 (a) S 1 2",
             "7 (a) S 1 7 7 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 x",
         ] {
-            assert_eq!(parse_start_ticks(line), None, "{line}");
+            assert_eq!(stat_field(line, START_TICKS), None, "{line}");
         }
     }
 }

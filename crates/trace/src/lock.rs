@@ -11,6 +11,8 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -145,8 +147,27 @@ pub struct StateLock {
 }
 
 impl StateLock {
-    /// Takes the lock at `path`, and writes into the file who has it.
-    pub(crate) fn try_acquire(path: &Path) -> Result<Self, Error> {
+    /// How long a process that was killed may take to let go: its memory goes first.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    /// Takes the lock at `path`, and writes into the file who has it. Waits only for a holder that is
+    /// about to end, as where a start follows a kill at once.
+    pub(crate) fn acquire(path: &Path) -> Result<Self, Error> {
+        let until = Instant::now() + Self::PATIENCE;
+        loop {
+            let result = Self::try_acquire(path);
+            let is_held = match &result {
+                Err(Error::Locked { holder, .. }) => holder.as_ref().is_none_or(is_going_on),
+                _ => return result,
+            };
+            if is_held || Instant::now() >= until {
+                return result;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn try_acquire(path: &Path) -> Result<Self, Error> {
         loop {
             let file = open_lock_file(path)?;
             let locked = LockedFile::try_new(file, ByteRange::ALL);
@@ -191,6 +212,10 @@ fn open_lock_file(path: &Path) -> Result<File, Error> {
             result => return result,
         }
     }
+}
+
+fn is_going_on(holder: &Holder) -> bool {
+    host::is_going_on(holder.pid, holder.start_ticks)
 }
 
 fn is_still_at(file: &File, path: &Path) -> bool {
@@ -306,8 +331,8 @@ mod tests {
     #[test]
     fn second_lock_is_refused_and_names_the_holder() {
         let (_folder, path) = lock_path();
-        let _first = StateLock::try_acquire(&path).unwrap();
-        let error = StateLock::try_acquire(&path).unwrap_err();
+        let _first = StateLock::acquire(&path).unwrap();
+        let error = StateLock::acquire(&path).unwrap_err();
         let Error::Locked {
             holder: Some(holder),
             ..
@@ -328,12 +353,12 @@ mod tests {
     fn asking_does_not_take_the_lock() {
         let (_folder, path) = lock_path();
         assert!(!is_file_locked(&path).unwrap());
-        let lock = StateLock::try_acquire(&path).unwrap();
+        let lock = StateLock::acquire(&path).unwrap();
         assert!(is_file_locked(&path).unwrap());
         assert!(is_file_locked(&path).unwrap());
         drop(lock);
         assert!(!is_file_locked(&path).unwrap());
-        let _again = StateLock::try_acquire(&path).unwrap();
+        let _again = StateLock::acquire(&path).unwrap();
     }
 
     /// The tests' own children, between their fork and their exec, held locks that had been
@@ -341,10 +366,10 @@ mod tests {
     #[test]
     fn dropped_lock_ends_although_a_copy_of_the_descriptor_is_open() {
         let (_folder, path) = lock_path();
-        let lock = StateLock::try_acquire(&path).unwrap();
+        let lock = StateLock::acquire(&path).unwrap();
         let copy = lock.file.try_clone().unwrap();
         drop(lock);
-        let _again = StateLock::try_acquire(&path).unwrap();
+        let _again = StateLock::acquire(&path).unwrap();
         drop(copy);
         assert!(is_file_locked(&path).unwrap());
     }
@@ -352,9 +377,9 @@ mod tests {
     #[test]
     fn damaged_lock_file_still_locks() {
         let (_folder, path) = lock_path();
-        let _first = StateLock::try_acquire(&path).unwrap();
+        let _first = StateLock::acquire(&path).unwrap();
         std::fs::write(&path, b"{\"pid\":").unwrap();
-        let error = StateLock::try_acquire(&path).unwrap_err();
+        let error = StateLock::acquire(&path).unwrap_err();
         assert!(
             matches!(error, Error::Locked { holder: None, .. }),
             "{error}"
@@ -368,7 +393,7 @@ mod tests {
         let file = open_lock_file(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(!is_still_at(&file, &path));
-        let _lock = StateLock::try_acquire(&path).unwrap();
+        let _lock = StateLock::acquire(&path).unwrap();
         assert!(!is_still_at(&file, &path));
     }
 

@@ -171,13 +171,14 @@ impl StateDir {
         self.path.join("lock")
     }
 
-    /// Takes the lock of the folder, which ends when it is dropped or the process dies.
+    /// Takes the lock of the folder, which ends when it is dropped or the process dies. Waits for
+    /// nobody but a holder that is just ending, as one that was killed a moment ago.
     ///
     /// # Errors
     ///
     /// [`Error::Locked`], with who has it, if a recorder runs on this folder.
     pub fn try_lock_exclusive(&self) -> Result<StateLock, Error> {
-        StateLock::try_acquire(&self.lock_path())
+        StateLock::acquire(&self.lock_path())
     }
 
     /// Whether somebody has the lock, without taking it.

@@ -326,6 +326,22 @@ fn instance_that_is_switched_off_records_nothing_until_it_is_switched_on() {
     frozen.assert_kept(&rig, "boot_mapped/3", &rig.newest("boot_mapped"));
 }
 
+/// A script that kills and starts again does not wait in between: the old process still has its locks.
+#[test]
+fn start_right_behind_a_kill_waits_for_what_was_killed() {
+    let Some(rig) = Rig::new("behind") else {
+        return;
+    };
+    let mut recorder = rig.record(&[SCHED]);
+    for _ in 0..5 {
+        recorder.signal(Signal::KILL);
+        let next = rig.record(&[SCHED]);
+        recorder.wait();
+        recorder = next;
+    }
+    recorder.stop();
+}
+
 /// What a crash of the whole machine could have cost is known afterwards.
 #[test]
 fn worst_age_before_write_back_is_told() {
@@ -342,7 +358,7 @@ fn worst_age_before_write_back_is_told() {
     while age("boot_mapped") == 0 {
         Load::for_ms(50);
     }
-    recorder.signal(Signal::KILL);
+    recorder.kill();
     rig.record(&[SCHED]).stop();
     assert!(age("backup") >= 20_000_000, "{}", age("backup"));
     let told = rig.print(&["info", "backup"]);
