@@ -140,7 +140,12 @@ proptest! {
 /// Bytes that may be records, often nearly: a kernel's, changed in a few places and cut off anywhere.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
-    let records = (0..6usize, any::<prop::sample::Index>(), 0..=SUBBUF_DATA, changes);
+    let records = (
+        0..6usize,
+        any::<prop::sample::Index>(),
+        0..=SUBBUF_DATA,
+        changes,
+    );
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..SUBBUF_SIZE + 8),
         records.prop_map(|(source, page, cut, changes)| {
