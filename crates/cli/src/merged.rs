@@ -9,7 +9,7 @@ use outlive_trace::view::{SourceEvent, Sources, Timeline, View};
 
 use crate::boot::say;
 use crate::export;
-use crate::show::{self, Lines, Look, Selection};
+use crate::show::{Lines, Look, Selection};
 
 /// Prints the selected events of the regions `names`. Times are those of the common clock.
 pub(crate) fn show(
@@ -46,8 +46,7 @@ pub(crate) fn show(
             continue;
         }
         line.clear();
-        let formatter = lines.by_source[source].formatter();
-        formatter.lost_events(&mut line, left.buffer, left.missed.count());
+        lines.by_source[source].push_lost(&mut line, left.buffer, Some(left.missed));
         lines.write_named(&mut out, source, &line)?;
     }
     out.flush()?;
@@ -118,7 +117,7 @@ impl<'s> MergedLines<'s> {
         let event = &next.event;
         let lines = &self.by_source[next.source];
         let mut text = Vec::new();
-        show::push_lost(lines.formatter(), &mut text, event);
+        lines.push_lost(&mut text, event.buffer, event.missed);
         let time = self.sources.time(next.source, event.text_time_stamp);
         let unevaluated = lines.push_line(&mut text, event, time);
         self.write_named(out, next.source, &text)?;

@@ -11,7 +11,7 @@ use outlive_event::{Catalog, EventFormat, Formatter, HeaderCounts, TextOptions, 
 use outlive_export::json;
 use outlive_ring::Missed;
 use outlive_trace::cmdline::{self, EventToken};
-use outlive_trace::view::{LeftOver, View, ViewEvent, Wanted};
+use outlive_trace::view::{self, LeftOver, View, ViewEvent, Wanted};
 
 use crate::args::{Args, SelectionArgs, ShowArgs};
 use crate::boot::say;
@@ -433,13 +433,22 @@ impl<'v> Lines<'v> {
             json::write(out, self.catalog, event)?;
             return Ok(None);
         }
-        push_lost(&self.formatter, out, event);
+        self.push_lost(out, event.buffer, event.missed);
         match starts {
             Some(Starts::Buffer) => self.formatter.buffer_started(out, event.buffer),
             Some(Starts::Whole) => out.extend_from_slice(WHOLE.as_bytes()),
             None => {}
         }
         Ok(self.push_line(out, event, event.text_time_stamp))
+    }
+
+    /// Appends the line that says what is missing at a place of a buffer, if something is.
+    pub(crate) fn push_lost(&self, out: &mut Vec<u8>, buffer: u32, missed: Option<Missed>) {
+        if let Some(missed) = missed {
+            let kind = view::buffer_word(self.is_of_program);
+            self.formatter
+                .lost_events(out, kind, buffer, missed.count());
+        }
     }
 
     /// Appends the line of an event. Returns what [`Formatter::record`] does.
@@ -454,13 +463,6 @@ impl<'v> Lines<'v> {
         push_doubt(self.catalog, out, event);
         self.look.escape(out, start, self.is_of_program);
         unevaluated
-    }
-}
-
-/// Appends the line that says what was lost before an event, if something was.
-pub(crate) fn push_lost(formatter: &Formatter<'_>, text: &mut Vec<u8>, event: &ViewEvent<'_>) {
-    if let Some(missed) = event.missed {
-        formatter.lost_events(text, event.buffer, missed.count());
     }
 }
 
@@ -580,8 +582,7 @@ impl<W: Write> Output<W> {
                 continue;
             }
             let mut line = Vec::new();
-            let count = missed.count();
-            lines.formatter.lost_events(&mut line, buffer, count);
+            lines.push_lost(&mut line, buffer, Some(missed));
             self.out.write_all(&line)?;
         }
         Ok(())
@@ -604,6 +605,23 @@ impl<W: Write> Output<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn losses_are_told_of_a_cpu_or_of_a_programs_lane() {
+        let catalog = Catalog::default();
+        let look = Look::default();
+        let told = |is_of_program| {
+            let formatter = Formatter::new(&catalog, look.options("local"));
+            let lines = Lines::new(&catalog, formatter, look, is_of_program);
+            let mut text = Vec::new();
+            lines.push_lost(&mut text, 3, None);
+            lines.push_lost(&mut text, 3, Some(Missed::Events(5)));
+            lines.push_lost(&mut text, 4, Some(Missed::Unknown));
+            String::from_utf8(text).unwrap()
+        };
+        assert_eq!(told(false), "CPU:3 [LOST 5 EVENTS]\nCPU:4 [LOST EVENTS]\n");
+        assert_eq!(told(true), "lane:3 [LOST 5 EVENTS]\nlane:4 [LOST EVENTS]\n");
+    }
 
     #[test]
     fn a_kernels_text_is_escaped_for_a_terminal_only_and_a_programs_always() {

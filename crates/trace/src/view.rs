@@ -124,6 +124,15 @@ pub struct View {
     pub cpus: Vec<ViewCpu>,
 }
 
+/// What a buffer is called where buffers are lanes, and where they are not.
+#[must_use]
+pub fn buffer_word(has_lanes: bool) -> &'static str {
+    match has_lanes {
+        true => "lane",
+        false => "CPU",
+    }
+}
+
 impl View {
     /// Opens a region in a file: one of outlive's, or a kernel's as memory held it.
     ///
@@ -384,10 +393,7 @@ impl View {
     /// What a buffer is called: it is a CPU's, or one of a program's lanes.
     #[must_use]
     pub fn buffer_word(&self) -> &'static str {
-        match self.has_lanes() {
-            true => "lane",
-            false => "CPU",
-        }
+        buffer_word(self.has_lanes())
     }
 
     /// Whether the buffers are not those of CPUs: a program wrote them, each event says its CPU.

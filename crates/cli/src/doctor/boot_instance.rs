@@ -9,7 +9,7 @@ use outlive_trace::cmdline::{CommandLine, InstanceKind};
 use super::system::System;
 
 /// Where tracefs is by convention.
-const INSTANCES: &str = "/sys/kernel/tracing/instances";
+pub(crate) const INSTANCES: &str = "/sys/kernel/tracing/instances";
 /// What the kernel says when it has mapped an instance (Linux 6.12 to 7.3).
 const MAPPED: &str = "Tracing: mapped boot instance ";
 

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use outlive_kernel::{Error as KernelError, Tracefs};
-use outlive_trace::{AreaRequest, Backing};
+use outlive_kernel::{Error as KernelError, InstanceName, Tracefs};
+use outlive_trace::{AreaRequest, Backing, StateDir};
 use rustix::process::Resource;
 
-use super::boot_instance::BootInstance;
+use super::boot_instance::{BootInstance, INSTANCES};
 use super::machine::Machine;
 use super::notes::Notes;
 use super::traps::{self, Traps};
@@ -74,6 +74,7 @@ pub(crate) fn all(
         service(machine),
     ];
     checks.extend(instances(machine, notes));
+    checks.extend(leftovers(machine, state));
     checks
 }
 
@@ -366,6 +367,30 @@ fn service(machine: &Machine) -> Check {
             "no systemd runs here: something else has to start outlive again",
         ),
     }
+}
+
+/// Host instances that record on though their recorder is dead. Those of this state are the next start's.
+fn leftovers(machine: &Machine, state: &Path) -> Vec<Check> {
+    let state = StateDir::open_existing(state).ok().flatten();
+    let id = state.and_then(|state| u64::from_str_radix(state.id(), 16).ok());
+    let told = |name: &InstanceName| match id == Some(name.state().0) {
+        true => check(
+            "leftover",
+            Finding::Note,
+            format!(
+                "{name} of a recorder that died records on: the next `outlive boot` collects it"
+            ),
+        ),
+        false => check(
+            "leftover",
+            Finding::Warning,
+            format!(
+                "{name} of a recorder that died records on: `outlive boot` with its state folder collects \
+                 it; if that folder is gone, `rmdir {INSTANCES}/{name}` ends it"
+            ),
+        ),
+    };
+    machine.leftovers.iter().map(told).collect()
 }
 
 /// The kernel's own instances, and how not to lose what they hold.

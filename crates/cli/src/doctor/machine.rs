@@ -1,10 +1,12 @@
 //! The facts about this machine that decide what survives.
 
+use outlive_kernel::InstanceName;
 use outlive_trace::cmdline::CommandLine;
 use outlive_trace::{IoMemory, host};
 
 use super::boot_instance::{self, BootInstance};
 use super::kernel_config::KernelConfig;
+use super::leftovers;
 use super::mounts::Mounts;
 use super::system::System;
 
@@ -40,6 +42,8 @@ pub(crate) struct Machine {
     pub(crate) is_wipe_requested: Option<bool>,
     /// The kernel's own boot instances.
     pub(crate) boot_instances: Vec<BootInstance>,
+    /// Host instances of recorders that have died.
+    pub(crate) leftovers: Vec<InstanceName>,
 }
 
 impl Machine {
@@ -56,6 +60,7 @@ impl Machine {
             version: version(&release),
             config: KernelConfig::read(&system, &release),
             boot_instances: boot_instance::list(&system, &kernel_line),
+            leftovers: leftovers::list(&system),
             kernel_line,
             kernel_text,
             mounts,

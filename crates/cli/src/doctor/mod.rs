@@ -9,6 +9,7 @@ mod canary;
 mod checks;
 mod judge;
 mod kernel_config;
+mod leftovers;
 mod machine;
 mod mounts;
 mod notes;

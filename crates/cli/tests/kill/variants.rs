@@ -1,7 +1,7 @@
 //! The same cycle with other lines, places and endings.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -324,6 +324,49 @@ fn instance_that_is_switched_off_records_nothing_until_it_is_switched_on() {
     let mut third = rig.record(&[line]);
     third.wait_for_collected(&rig);
     frozen.assert_kept(&rig, "boot_mapped/3", &rig.newest("boot_mapped"));
+}
+
+/// What a killed recorder left records on, and costs, until somebody collects it.
+#[test]
+fn leftover_of_a_killed_recorder_is_found_by_the_doctor() {
+    let Some(rig) = Rig::new("doctor") else {
+        return;
+    };
+    let found = |state: &Path| {
+        let mut doctor = Command::new(env!("CARGO_BIN_EXE_outlive"));
+        doctor
+            .arg("--state")
+            .arg(state)
+            .args(["doctor", "--json", SCHED]);
+        let output = doctor.output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().iter();
+        let ours = format!("outlive.{}.", rig.state().id());
+        let of_ours = checks.filter(|check| check["says"].as_str().unwrap().starts_with(&ours));
+        of_ours
+            .map(|check| format!("{}: {}", check["finding"], check["says"]))
+            .collect::<Vec<_>>()
+    };
+    let recorder = rig.record(&[SCHED]);
+    assert_eq!(found(rig.state().path()), [""; 0]);
+    recorder.kill();
+    let [left] = &found(rig.state().path())[..] else {
+        panic!("{:?}", rig.hosts());
+    };
+    assert!(
+        left.contains("note") && left.contains("the next `outlive boot`"),
+        "{left}"
+    );
+    let of_another = tempfile::tempdir().unwrap();
+    let left = found(of_another.path()).concat();
+    assert!(
+        left.contains("warning") && left.contains("`rmdir "),
+        "{left}"
+    );
+    let mut next = rig.record(&[SCHED]);
+    next.wait_for_collected(&rig);
+    assert_eq!(found(rig.state().path()), [""; 0]);
+    next.stop();
 }
 
 /// A script that kills and starts again does not wait in between: the old process still has its locks.

@@ -66,10 +66,12 @@ impl Formatter<'_> {
         out.extend_from_slice(titles.as_bytes());
     }
 
-    /// Appends the line that tells of events lost on `cpu`; `None` if their number is unknown.
-    pub fn lost_events(&self, out: &mut Vec<u8>, cpu: u32, count: Option<u64>) {
-        out.extend_from_slice(b"CPU:");
-        push_u64(out, u64::from(cpu));
+    /// Appends the line that tells of events lost in a buffer; `None` if their number is unknown. The
+    /// kernel's `kind` of a buffer is `CPU`.
+    pub fn lost_events(&self, out: &mut Vec<u8>, kind: &str, buffer: u32, count: Option<u64>) {
+        out.extend_from_slice(kind.as_bytes());
+        out.push(b':');
+        push_u64(out, u64::from(buffer));
         out.extend_from_slice(b" [LOST ");
         if let Some(count) = count {
             push_u64(out, count);
@@ -148,8 +150,8 @@ mod tests {
         let catalog = Catalog::new();
         let formatter = Formatter::new(&catalog, TextOptions::default());
         let mut out = Vec::new();
-        formatter.lost_events(&mut out, 0, Some(103));
-        formatter.lost_events(&mut out, 1, None);
+        formatter.lost_events(&mut out, "CPU", 0, Some(103));
+        formatter.lost_events(&mut out, "CPU", 1, None);
         formatter.buffer_started(&mut out, 1);
         let expected =
             "CPU:0 [LOST 103 EVENTS]\nCPU:1 [LOST EVENTS]\n##### CPU 1 buffer started ####\n";
