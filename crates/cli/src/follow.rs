@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use outlive_event::{Catalog, EventFormat, Formatter};
+use outlive_event::{Catalog, Formatter};
 use outlive_ring::{LiveReader, Missed};
 use outlive_trace::Mapping;
-use outlive_trace::view::{LiveRegion, Trust, ViewEvent};
+use outlive_trace::view::{self, LiveRegion, Trust, ViewEvent};
 
 use crate::show::{Lines, Look, Output, Selection, Text, is_wanted};
 use crate::target::Target;
@@ -45,19 +45,19 @@ pub(crate) fn run(
     let readers = file.readers();
     let nr_cpus = readers.len();
     let catalog = file.catalog();
-    // A program's buffers are not those of CPUs: each of its events has its own. It may have none yet.
-    let is_of_cpus =
-        catalog.events().next().is_some() && !catalog.events().any(EventFormat::has_cpu);
-    if is_of_cpus {
+    let run = file.run();
+    let has_lanes = view::has_lanes(&catalog, run.as_ref());
+    if !has_lanes {
         selection.check_cpu(nr_cpus)?;
     }
     selection.check_events(&catalog, nr_cpus)?;
-    let clock = file.run().map_or(String::new(), |run| run.clock);
+    let (clock, poll_interval_ns) =
+        run.map_or_else(Default::default, |run| (run.clock, run.poll_interval_ns));
     let mut follower = Follower {
         cpus: readers
             .into_iter()
             .zip(0..)
-            .filter(|(_, cpu)| !is_of_cpus || selection.has_cpu(*cpu))
+            .filter(|(_, cpu)| has_lanes || selection.has_cpu(*cpu))
             .map(|(reader, cpu)| Queue::new(cpu, reader))
             .collect(),
         file: &file,
@@ -65,7 +65,7 @@ pub(crate) fn run(
         look,
         clock: &clock,
         nr_cpus,
-        is_of_program: !is_of_cpus,
+        is_of_program: has_lanes,
         catalog,
         given_up: HashSet::new(),
         horizon: 0,
@@ -73,9 +73,7 @@ pub(crate) fn run(
     };
     // As the kernel's `trace_pipe`: no header, and no word where a CPU's buffer starts.
     let mut output = Output::new(out);
-    let pause = file.run().map_or(ROUND, |run| {
-        ROUND.max(Duration::from_nanos(run.poll_interval_ns.saturating_mul(2)))
-    });
+    let pause = ROUND.max(Duration::from_nanos(poll_interval_ns.saturating_mul(2)));
     loop {
         // In this order: what was written before the recorder ended is there.
         let is_last = !file.is_recorded() || stop.load(Ordering::Relaxed);

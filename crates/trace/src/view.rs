@@ -124,6 +124,17 @@ pub struct View {
     pub cpus: Vec<ViewCpu>,
 }
 
+/// Whether the buffers of a region are not those of CPUs: a program wrote them, each event says its CPU.
+#[must_use]
+pub fn has_lanes(catalog: &Catalog, run: Option<&RunRecord>) -> bool {
+    let mut events = catalog.events().peekable();
+    match events.peek() {
+        Some(_) => events.any(EventFormat::has_cpu),
+        // Nothing was recorded yet. A program looks at no source.
+        None => run.is_some_and(|run| run.poll_interval_ns == 0),
+    }
+}
+
 /// What a buffer is called where buffers are lanes, and where they are not.
 #[must_use]
 pub fn buffer_word(has_lanes: bool) -> &'static str {
@@ -396,18 +407,10 @@ impl View {
         buffer_word(self.has_lanes())
     }
 
-    /// Whether the buffers are not those of CPUs: a program wrote them, each event says its CPU.
+    /// See [`has_lanes`].
     #[must_use]
     pub fn has_lanes(&self) -> bool {
-        let mut events = self.catalog.events().peekable();
-        match events.peek() {
-            Some(_) => events.any(EventFormat::has_cpu),
-            // Nothing was recorded yet. A program looks at no source.
-            None => self
-                .run
-                .as_ref()
-                .is_some_and(|run| run.poll_interval_ns == 0),
-        }
+        has_lanes(&self.catalog, self.run.as_ref())
     }
 
     /// The wall clock, in nanoseconds since 1970, at a time of the trace clock: between two clock pairs
