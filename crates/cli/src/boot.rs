@@ -316,7 +316,7 @@ impl Recording<'_> {
         let refresher = Refresher::new(self.tracefs);
         let mut skipped = Skipped::default();
         let run_id = RunId(u128::from_be_bytes(run.run_id.0));
-        let (made, running) = self.make(&live, &instances, run_id, &mut skipped)?;
+        let (made, running) = self.make(&live, &instances, run_id, &mut skipped);
         failpoint::reached("boot-laid-out");
         let prepared = made.iter().filter_map(|made| {
             skipped.unless_failed(made.live, self.prepare(made, &running, &run))
@@ -379,7 +379,12 @@ impl Recording<'_> {
         let hosts = recording.hosts.clone();
         std::thread::scope(|scope| {
             let _stop_flushing = StopGuard(flusher.as_ref());
-            scope.spawn(|| background.run());
+            scope.spawn(|| {
+                for mapping in &mappings {
+                    mapping.advise_read_around();
+                }
+                background.run();
+            });
             if let Some(flusher) = &flusher {
                 scope.spawn(|| flusher.run(&mappings));
             }
@@ -399,7 +404,7 @@ impl Recording<'_> {
         instances: &Instances,
         run: RunId,
         skipped: &mut Skipped,
-    ) -> Result<(Vec<Made<'l>>, Running)> {
+    ) -> (Vec<Made<'l>>, Running) {
         let captures: Vec<_> = live.iter().map(|live| self.capture(live)).collect();
         let (hosts, (laid_out, running)) = std::thread::scope(|scope| {
             let meanwhile = scope.spawn(|| {
@@ -414,13 +419,10 @@ impl Recording<'_> {
                 meanwhile.unwrap_or_else(|panic| resume_unwind(panic)),
             )
         });
-        let running = match running {
-            Ok(running) => running,
-            Err(error) => {
-                remove_all(hosts.into_iter().flatten().collect());
-                return Err(error.into());
-            }
-        };
+        let running = running.unwrap_or_else(|error| {
+            say!("names of tasks and modules from before the start are missing: {error}");
+            Running::default()
+        });
         let mut made = Vec::new();
         let parts = hosts.into_iter().zip(laid_out);
         for ((live, capture), (host, region)) in live.iter().zip(captures).zip(parts) {
@@ -435,7 +437,7 @@ impl Recording<'_> {
                 (host, _) => remove_all(host.into_iter().collect()),
             }
         }
-        Ok((made, running))
+        (made, running)
     }
 
     /// Writes what a region needs before its first event, and opens the rings of its host instance,

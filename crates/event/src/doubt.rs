@@ -112,7 +112,7 @@ enum Tell {
     Pid,
     Running,
     Range { ty: IntType, first: i16, last: i16 },
-    Name,
+    Name { is_filled: bool },
     Array { is_relative: bool },
 }
 
@@ -141,7 +141,10 @@ impl Tell {
             }
             FieldKind::Bool => within(IntType::new(1, false), 0..=1),
             FieldKind::String if field.size == COMM_SIZE && name.ends_with("comm") => {
-                Some(Self::Name)
+                // Elsewhere it may be copied up to its end (`newcomm` of `task_rename`, Linux 6.12),
+                // and what the ring held there before stays behind it.
+                let is_filled = system == "sched";
+                Some(Self::Name { is_filled })
             }
             _ => None,
         }
@@ -216,12 +219,13 @@ impl EventFormat {
                 let is_within = (i64::from(first)..=i64::from(last)).contains(&value);
                 (!is_within).then_some(Doubt::Range { field: name, value })
             }
-            Tell::Name => {
+            Tell::Name { is_filled } => {
                 let bytes = record::slice(payload, offset, field.size as usize);
                 if record::until_nul(bytes).len() == bytes.len() {
                     return Some(Doubt::Name { field: name });
                 }
-                record::has_more(bytes).then_some(Doubt::BehindName { field: name })
+                let goes_on = is_filled && record::has_more(bytes);
+                goes_on.then_some(Doubt::BehindName { field: name })
             }
             Tell::Array { is_relative } => {
                 let word = record::load_u32(payload, offset);
@@ -298,6 +302,7 @@ mod tests {
             free.doubt(&behind),
             Some(Doubt::BehindName { field: "comm" })
         );
+        assert_eq!(event("task", FREE).doubt(&behind), None);
         assert_eq!(free.doubt(&record(&[0; 32])), Some(Doubt::Long));
     }
 

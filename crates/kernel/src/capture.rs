@@ -142,7 +142,7 @@ pub(crate) fn write_catalog<M: MemoryMut + Copy>(
 }
 
 /// What is loaded and what runs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Running {
     modules: Vec<Module>,
     tasks: Vec<TaskName>,

@@ -137,7 +137,8 @@ impl Place {
         };
         let rest = own.rest();
         Some(Background::begin(move |is_ended| {
-            rest.run(&own.lock, is_ended)
+            own.live.mapping().advise_read_around();
+            rest.run(&own.lock, is_ended);
         }))
     }
 }

@@ -359,24 +359,36 @@ impl<'r, M: MemoryMut> Lanes<'r, M> {
 
     fn claim_free(&self, number: u32) -> Option<usize> {
         // Acquire: pairs with the release of whoever gave it up.
-        self.search_order().find(|&lane| {
+        let found = self.search_order().find(|&lane| {
             let owner = self.owner(lane);
             owner.load(Ordering::Relaxed) == FREE
                 && owner
                     .compare_exchange(FREE, number, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
-        })
+        });
+        self.go_on_behind(found)
+    }
+
+    /// The next search begins behind the lane that was found: behind lanes whose owners record
+    /// nothing all searches would find the same one, and its old events would go long before those of others.
+    fn go_on_behind(&self, found: Option<usize>) -> Option<usize> {
+        let Apart(next) = &self.next;
+        let lane = found?;
+        next.store(lane as u32 + 1, Ordering::Relaxed);
+        Some(lane)
     }
 
     /// Takes a lane from an owner who is not inside. The lane is held then.
     fn take(&self) -> Option<usize> {
-        self.search_order()
+        let found = self
+            .search_order()
             .filter_map(|lane| {
                 let old = self.owner(lane).load(Ordering::Relaxed);
                 Some((lane, old, self.slot(old)?))
             })
             .take(ASKED_MAX)
-            .find_map(|(lane, old, slot)| self.take_from(lane, old, slot).then_some(lane))
+            .find_map(|(lane, old, slot)| self.take_from(lane, old, slot).then_some(lane));
+        self.go_on_behind(found)
     }
 
     fn take_from(&self, lane: usize, old: u32, slot: &Slot) -> bool {

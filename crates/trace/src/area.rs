@@ -444,6 +444,7 @@ impl Area {
         lock: &StateLock,
         meta: &Meta,
     ) -> Result<Generation, Error> {
+        held.advise_read_around();
         let source = CopySource::Memory(held);
         let generation = generation::keep_by_copy(state, lock, source, meta)?;
         if let Place::File { path, .. } = &self.place

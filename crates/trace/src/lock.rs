@@ -150,17 +150,21 @@ impl StateLock {
     /// How long a process that was killed may take to let go: its memory goes first.
     const PATIENCE: Duration = Duration::from_secs(2);
 
+    /// Looks at a holder that goes on: on its way out there is a moment in which nothing shows it.
+    const LOOKS: u32 = 3;
+
     /// Takes the lock at `path`, and writes into the file who has it. Waits only for a holder that is
     /// about to end, as where a start follows a kill at once.
     pub(crate) fn acquire(path: &Path) -> Result<Self, Error> {
         let until = Instant::now() + Self::PATIENCE;
+        let mut seen_going_on = 0;
         loop {
             let result = Self::try_acquire(path);
-            let is_held = match &result {
-                Err(Error::Locked { holder, .. }) => holder.as_ref().is_none_or(is_going_on),
-                _ => return result,
+            let Err(Error::Locked { holder, .. }) = &result else {
+                return result;
             };
-            if is_held || Instant::now() >= until {
+            seen_going_on += u32::from(holder.as_ref().is_none_or(is_going_on));
+            if seen_going_on == Self::LOOKS || Instant::now() >= until {
                 return result;
             }
             thread::sleep(Duration::from_millis(1));

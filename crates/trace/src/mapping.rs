@@ -315,6 +315,13 @@ impl Mapping {
         let _ = self.advise(Advice::Random);
     }
 
+    /// Ends the advice that nothing is to be read around the pages that are touched, which the start of
+    /// a recording gives: for memory of which all is read, or is written again and again. The kernel takes pages that are advised so for used once, and
+    /// where memory is short they go first (`vma_has_recency`, Linux 6.3 and later).
+    pub fn advise_read_around(&self) {
+        let _ = self.advise(Advice::Normal);
+    }
+
     fn advise(&self, advice: Advice) -> io::Result<()> {
         // SAFETY: 1: the range is our mapping; all these kinds of advice leave its bytes as they are.
         unsafe { rustix::mm::madvise(self.as_ptr().cast(), self.len, advice) }?;

@@ -1,12 +1,17 @@
 //! Host instances of recorders that have died: they record on, into rings that nobody reads.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::str::FromStr;
+use std::{fs, io};
 
 use outlive_kernel::InstanceName;
 
 use super::boot_instance::INSTANCES;
 use super::system::System;
+
+/// The namespace of the machine's own processes (`PROC_PID_INIT_INO`, include/linux/proc_ns.h, Linux 6.12).
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// The host instances that no process has open.
 ///
@@ -21,30 +26,40 @@ pub(crate) fn list(system: &System) -> Vec<InstanceName> {
         .filter_map(|entry| InstanceName::from_str(entry.file_name().to_str()?).ok())
         .collect();
     names.sort();
-    if !names.is_empty() {
-        let open = open_instances(system);
-        names.retain(|name| !open.contains(&name.to_string()));
+    if names.is_empty() {
+        return names;
     }
+    let Some(open) = open_instances(system) else {
+        return Vec::new();
+    };
+    names.retain(|name| !open.contains(&name.to_string()));
     names
 }
 
-/// The names of the instances that processes have files open of, wherever tracefs is mounted.
-fn open_instances(system: &System) -> Vec<String> {
-    let Ok(processes) = fs::read_dir(system.path("/proc")) else {
-        return Vec::new();
-    };
-    let files = processes
-        .flatten()
-        .filter_map(|process| fs::read_dir(process.path().join("fd")).ok())
-        .flatten()
-        .flatten();
-    files
-        .filter_map(|file| {
-            let path = fs::read_link(file.path()).ok()?;
+/// The names of the instances that processes have files open of, wherever tracefs is mounted. `None` if
+/// not all processes of the machine can be looked at.
+fn open_instances(system: &System) -> Option<BTreeSet<String>> {
+    let namespace = fs::read_link(system.path("/proc/self/ns/pid")).ok()?;
+    if namespace != Path::new(FIRST_PID_NAMESPACE) {
+        return None;
+    }
+    let mut open = BTreeSet::new();
+    for process in fs::read_dir(system.path("/proc")).ok()?.flatten() {
+        let files = match fs::read_dir(process.path().join("fd")) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+            // It has ended, or is no process.
+            Err(_) => continue,
+        };
+        let paths = files
+            .flatten()
+            .filter_map(|file| fs::read_link(file.path()).ok());
+        open.extend(paths.filter_map(|path| {
             let (_, name) = path.to_str()?.split_once("/instances/")?;
             Some(name.split('/').next().unwrap_or(name).to_owned())
-        })
-        .collect()
+        }));
+    }
+    Some(open)
 }
 
 #[cfg(test)]
@@ -73,6 +88,9 @@ mod tests {
             fs::create_dir_all(&folder).unwrap();
             symlink(target, folder.join("5")).unwrap();
         }
+        assert_eq!(list(&system), [], "of another namespace");
+        fs::create_dir_all(system.path("/proc/self/ns")).unwrap();
+        symlink(FIRST_PID_NAMESPACE, system.path("/proc/self/ns/pid")).unwrap();
         let leftovers: Vec<_> = list(&system).iter().map(InstanceName::to_string).collect();
         assert_eq!(leftovers, [left]);
     }
