@@ -1,7 +1,7 @@
 //! The machine and the process that run: what a run record and a lock file say about them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Error;
 
@@ -46,10 +46,9 @@ pub fn hostname() -> String {
 /// [`Error::Io`] when there is no such process or no `/proc`; [`Error::DamagedState`] when the
 /// line is not as documented.
 pub fn process_start_ticks(pid: u32) -> Result<u64, Error> {
-    let path = format!("/proc/{pid}/stat");
-    let path = Path::new(&path);
-    stat_field(&read_proc(path)?, START_TICKS).ok_or_else(|| Error::DamagedState {
-        path: path.to_owned(),
+    let path = stat_path(pid);
+    stat_field(&read_proc(&path)?, START_TICKS).ok_or_else(|| Error::DamagedState {
+        path,
         why: "no start time in field 22".to_owned(),
         help: "mount the kernel's own /proc",
     })
@@ -62,10 +61,9 @@ pub(crate) fn is_going_on(pid: u32, start_ticks: u64) -> bool {
     const EXITING: u64 = 1 << 2;
     /// SIGKILL, 9, among the signals that wait to be taken.
     const KILLED: u64 = 1 << (9 - 1);
-    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else {
+    let Ok(stat) = read_proc(&stat_path(pid)) else {
         return false;
     };
-    let stat = String::from_utf8_lossy(&stat);
     let has = |field, bit| stat_field(&stat, field).is_some_and(|bits| bits & bit != 0);
     stat_field(&stat, START_TICKS) == Some(start_ticks)
         && !has(FLAGS, EXITING)
@@ -76,6 +74,10 @@ pub(crate) fn is_going_on(pid: u32, start_ticks: u64) -> bool {
 #[must_use]
 pub fn ticks_per_second() -> u64 {
     rustix::param::clock_ticks_per_second()
+}
+
+fn stat_path(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/stat"))
 }
 
 fn read_proc(path: &Path) -> Result<String, Error> {

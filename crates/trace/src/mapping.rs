@@ -316,8 +316,9 @@ impl Mapping {
     }
 
     /// Ends the advice that nothing is to be read around the pages that are touched, which the start of
-    /// a recording gives: for memory of which all is read, or is written again and again. The kernel takes pages that are advised so for used once, and
-    /// where memory is short they go first (`vma_has_recency`, Linux 6.3 and later).
+    /// a recording gives: for memory of which all is read, or is written again and again. The kernel
+    /// takes pages that are advised so for used once, and where memory is short they go first
+    /// (`vma_has_recency`, Linux 6.3 and later).
     pub fn advise_read_around(&self) {
         let _ = self.advise(Advice::Normal);
     }

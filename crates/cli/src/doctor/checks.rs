@@ -373,22 +373,22 @@ fn service(machine: &Machine) -> Check {
 fn leftovers(machine: &Machine, state: &Path) -> Vec<Check> {
     let state = StateDir::open_existing(state).ok().flatten();
     let id = state.and_then(|state| u64::from_str_radix(state.id(), 16).ok());
-    let told = |name: &InstanceName| match id == Some(name.state().0) {
-        true => check(
-            "leftover",
-            Finding::Note,
-            format!(
-                "{name} of a recorder that died records on: the next `outlive boot` collects it"
+    let told = |name: &InstanceName| {
+        let (finding, way_out) = match id == Some(name.state().0) {
+            true => (
+                Finding::Note,
+                "the next `outlive boot` collects it".to_owned(),
             ),
-        ),
-        false => check(
-            "leftover",
-            Finding::Warning,
-            format!(
-                "{name} of a recorder that died records on: `outlive boot` with its state folder collects \
-                 it; if that folder is gone, `rmdir {INSTANCES}/{name}` ends it"
+            false => (
+                Finding::Warning,
+                format!(
+                    "`outlive boot` with its state folder collects it; if that folder is gone, \
+                     `rmdir {INSTANCES}/{name}` ends it"
+                ),
             ),
-        ),
+        };
+        let says = format!("{name} of a recorder that died records on: {way_out}");
+        check("leftover", finding, says)
     };
     machine.leftovers.iter().map(told).collect()
 }
